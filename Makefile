@@ -1,0 +1,99 @@
+# gyaru-aituber - build, test, lint, install. `make help` lists the targets.
+#
+# SAN=address,undefined builds with sanitizers into a directory of its own.
+
+CC      ?= gcc
+PREFIX  ?= /usr/local
+SAN     ?=
+BUILD   := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
+comma   := ,
+
+PKGS    := libwebsockets jansson libcyaml libpcre2-8 libutf8proc libzip libedit
+PKG_CONFIG ?= pkg-config
+# The compiler may be newer or older than ours: warnings are errors in CI only (WERROR=1).
+CFLAGS  ?= -O2 -g
+WARN    := -Wall -Wextra -Wshadow -Wpointer-arith -Wstrict-prototypes -Wmissing-prototypes \
+           -Wvla -Wwrite-strings -Wundef -Wno-unused-parameter $(if $(WERROR),-Werror)
+ALL_CFLAGS = -std=c11 -D_GNU_SOURCE -Iinclude -Isrc -I$(BUILD) $(WARN) -fopenmp -fPIC -MMD -MP \
+           $(shell $(PKG_CONFIG) --cflags $(PKGS)) $(CFLAGS) \
+           $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+ALL_LDFLAGS = -fopenmp $(LDFLAGS) $(if $(SAN),-fsanitize=$(SAN))
+LIBS    := $(shell $(PKG_CONFIG) --libs $(PKGS)) -lm -ldl -pthread
+
+LIB_SRC := $(sort $(wildcard src/base/*.c src/format/*.c src/quant/*.c src/text/*.c \
+           src/backend/*.c src/backend/cpu/*.c src/model/*.c src/steer/*.c))
+APP_SRC := $(sort $(wildcard src/server/*.c src/cli/*.c))
+WEB_SRC := $(sort $(wildcard src/web/*))
+TEST_SRC := $(sort $(wildcard tests/test_*.c))
+
+LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
+APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o) $(BUILD)/web_assets.o
+TESTS   := $(TEST_SRC:tests/%.c=$(BUILD)/tests/%)
+TEST_LIB := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
+
+all: $(BUILD)/gyaru
+
+$(BUILD)/gyaru: $(APP_OBJ) $(BUILD)/libgyaru.a
+	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
+$(BUILD)/libgyaru.a: $(LIB_OBJ)
+	rm -f $@ && ar rcs $@ $^
+
+$(BUILD)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(KERNEL_FLAGS) -c -o $@ $<
+
+# Kernel files: one instruction set each, chosen at run time. Contraction and reassociation stay
+# off: every variant adds in the same order, so that a row's result never depends on its neighbours.
+$(BUILD)/src/backend/cpu/%_avx512.o: KERNEL_FLAGS = -O3 -mavx512f -mavx512bw -mavx512dq \
+           -mavx512vl -mavx2 -mfma -mf16c
+$(BUILD)/src/backend/cpu/%_avx2.o: KERNEL_FLAGS = -O3 -mavx2 -mfma -mf16c
+
+# The page is embedded in the program.
+$(BUILD)/web_assets.c: $(WEB_SRC) tools/embed.sh
+	@mkdir -p $(@D)
+	sh tools/embed.sh $(WEB_SRC) > $@.tmp && mv $@.tmp $@
+$(BUILD)/web_assets.o: $(BUILD)/web_assets.c
+	$(CC) $(ALL_CFLAGS) -c -o $@ $<
+
+$(BUILD)/tests/%: tests/%.c $(TEST_LIB) $(BUILD)/libgyaru.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) -Itests $(ALL_LDFLAGS) -o $@ $< $(TEST_LIB) $(BUILD)/libgyaru.a -lcmocka $(LIBS)
+
+# BUILD tells the tests which program to drive.
+test: all $(TESTS)
+	@BUILD=$(BUILD) sh tests/run.sh $(TESTS)
+
+lint:
+	@sh tools/lint.sh
+
+format:
+	git ls-files '*.c' '*.h' | xargs clang-format -i
+
+install: all
+	install -D -m 755 $(BUILD)/gyaru $(DESTDIR)$(PREFIX)/bin/gyaru
+	install -D -m 644 include/gyaru.h $(DESTDIR)$(PREFIX)/include/gyaru.h
+	install -D -m 644 $(BUILD)/libgyaru.a $(DESTDIR)$(PREFIX)/lib/libgyaru.a
+	for m in models/*/; do d=$(DESTDIR)$(PREFIX)/share/gyaru/$$m; \
+	    install -d $$d && install -m 644 $$m* $$d; done
+
+uninstall:
+	rm -f $(DESTDIR)$(PREFIX)/bin/gyaru $(DESTDIR)$(PREFIX)/include/gyaru.h \
+	    $(DESTDIR)$(PREFIX)/lib/libgyaru.a
+	rm -rf $(DESTDIR)$(PREFIX)/share/gyaru
+
+clean:
+	rm -rf build build-*
+
+help:
+	@echo "make            build/gyaru and build/libgyaru.a"
+	@echo "make test       all tests (SAN=address,undefined: with sanitizers)"
+	@echo "make lint       format, include directions, cppcheck"
+	@echo "make install    to PREFIX ($(PREFIX))"
+	@echo "make format     clang-format in place"
+	@echo "make clean"
+
+-include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TESTS:=.d)
+
+.PHONY: all test lint format install uninstall clean help
+.DELETE_ON_ERROR:

@@ -1,0 +1,280 @@
+/*
+ * gyaru.h - the only public header: models, text, control vectors, answers.
+ *
+ * A model is opened from a Hugging Face directory; control vectors are attached to it; sessions
+ * hold one conversation's tokens and KV cache; gyaru_step() advances any number of sessions by
+ * one forward pass. A program needs nothing else to chat with a steered model:
+ *
+ *     open model -> attach vector -> new session -> session_start(request) -> step until done
+ *
+ * Rules that hold everywhere
+ *   - Functions that can fail return 0 or -1 and fill *err (never NULL); err->status is also the
+ *     exit code of the program. The library never prints, exits or reads the environment.
+ *   - Out-parameters are untouched on failure. Strings and arrays handed out with "caller frees"
+ *     come from malloc.
+ *   - A model and all of its sessions belong to one thread at a time.
+ *   - Token ids are int32_t; text is UTF-8 with an explicit length where NUL may occur.
+ *   - Layers are 0-based decoder blocks. "resid_post" is the residual stream at the output of a
+ *     block, "resid_pre" at its input; resid_pre of L is resid_post of L-1.
+ */
+#ifndef GYARU_H
+#define GYARU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define GYARU_VERSION "0.1.0"
+
+/* Control vectors that may be attached to a model, and mixed in one answer, at a time. */
+#define GYARU_MAX_VECTORS 4
+
+/* Strength is a factor on the vector; the page's slider spans this range. */
+#define GYARU_STRENGTH_MIN (-10.0f)
+#define GYARU_STRENGTH_MAX 30.0f
+
+enum gyaru_status {
+    GYARU_OK = 0,
+    GYARU_FAILED = 1,
+    GYARU_USAGE = 2,
+    GYARU_MISMATCH = 3, /* model and vector do not belong together */
+    GYARU_NO_MEMORY = 4
+};
+
+struct gyaru_error {
+    enum gyaru_status status;
+    char text[500]; /* one line: what, where, what to do */
+};
+
+/* Called now and then by long work; total 0 while unknown. Return non-zero to stop the work. */
+typedef int gyaru_progress(void *user, const char *what, uint64_t done, uint64_t total);
+
+/* ---- text ------------------------------------------------------------------------------- */
+
+struct gyaru_tokenizer;
+
+struct gyaru_message {
+    const char *role;    /* "system", "user", "assistant" */
+    const char *content; /* UTF-8, NUL-terminated */
+};
+
+/* Opens DIR/tokenizer.json and DIR/tokenizer_config.json; no weights are needed. */
+int gyaru_tokenizer_open(const char *dir, struct gyaru_tokenizer **out, struct gyaru_error *err);
+void gyaru_tokenizer_close(struct gyaru_tokenizer *tokenizer);
+
+/* Ids that the tokenizer can produce: 0 .. size-1. */
+int32_t gyaru_tokenizer_size(const struct gyaru_tokenizer *tokenizer);
+
+/* Text -> ids (caller frees). With `special`, added tokens such as <|im_end|> in the text become
+ * their ids; without it they stay ordinary text (what users typed is always read that way). */
+int gyaru_tokenize(const struct gyaru_tokenizer *tokenizer, const char *text, size_t len,
+                   bool special, int32_t **ids, size_t *n_ids, struct gyaru_error *err);
+
+/* Ids -> text (caller frees; NUL-terminated besides *len). Special tokens appear as their text;
+ * bytes that are no valid UTF-8 become U+FFFD. An id past the tokenizer is an error. */
+int gyaru_detokenize(const struct gyaru_tokenizer *tokenizer, const int32_t *ids, size_t n_ids,
+                     char **text, size_t *len, struct gyaru_error *err);
+
+/* Renders messages as the model's own chat template does (caller frees). */
+int gyaru_chat_render(const struct gyaru_tokenizer *tokenizer, const struct gyaru_message *messages,
+                      size_t n_messages, bool add_generation_prompt, char **text,
+                      struct gyaru_error *err);
+
+/* The same as ids: the template's own markers are special tokens, contents never are. */
+int gyaru_chat_encode(const struct gyaru_tokenizer *tokenizer, const struct gyaru_message *messages,
+                      size_t n_messages, bool add_generation_prompt, int32_t **ids, size_t *n_ids,
+                      struct gyaru_error *err);
+
+/* ---- model ------------------------------------------------------------------------------ */
+
+struct gyaru_model;
+
+enum gyaru_kv { GYARU_KV_F16 = 0, GYARU_KV_F32 = 1 };
+
+struct gyaru_model_options {
+    const char *device;   /* "auto", "cpu", "cuda", "cuda:N" */
+    int threads;          /* 0: all cores */
+    int context;          /* positions per session; 0: the model's own limit, at most 4096 */
+    int sessions;         /* KV slots, 1..64 */
+    int chunk;            /* rows of one forward pass, 1..512: prefill chunk */
+    enum gyaru_kv kv;     /* KV cache element type */
+    uint64_t memory;      /* bytes that may be used; 0: what the device has free */
+    gyaru_progress *progress;
+    void *progress_user;
+};
+
+struct gyaru_model_info {
+    const char *dir;  /* as given */
+    const char *name; /* last component of dir */
+    int n_layers, hidden_size, n_heads, n_kv_heads, head_dim, intermediate_size;
+    int vocab_size;      /* rows of the head; ids >= n_tokens are padding */
+    int n_tokens;        /* ids of the tokenizer */
+    int context;         /* positions per session */
+    int max_position;    /* the checkpoint's own limit */
+    int layer_first, layer_last; /* the document's range: int(0.3 L) .. int(0.8 L) */
+    int visualise_layer; /* default meter layer without a vector: int(0.73 L) */
+    char fingerprint[65]; /* hex; see model/fingerprint.h */
+    uint64_t weight_bytes, kv_bytes, workspace_bytes;
+    double load_seconds;
+    const char *device; /* e.g. "cpu (avx512, 2 threads)" */
+};
+
+void gyaru_model_options_init(struct gyaru_model_options *options);
+
+/* Opens a checkpoint of model_type qwen2. Fails with GYARU_NO_MEMORY before loading anything if
+ * the memory plan does not fit. */
+int gyaru_model_open(const char *dir, const struct gyaru_model_options *options,
+                     struct gyaru_model **out, struct gyaru_error *err);
+void gyaru_model_close(struct gyaru_model *model);
+const struct gyaru_model_info *gyaru_model_info(const struct gyaru_model *model);
+const struct gyaru_tokenizer *gyaru_model_tokenizer(const struct gyaru_model *model);
+
+/* JSON document (caller frees) on a model directory or a vector file, without loading weights:
+ * architecture, which tensors are 4-bit and what they cost, memory plan, fingerprint. */
+int gyaru_inspect(const char *path, const struct gyaru_model_options *options, char **json,
+                  struct gyaru_error *err);
+
+/* JSON document (caller frees): CPU features, memory, GPUs and who holds their memory. */
+int gyaru_doctor(char **json, struct gyaru_error *err);
+
+/* ---- control vectors --------------------------------------------------------------------- */
+
+struct gyaru_vector;
+
+struct gyaru_vector_info {
+    const char *path;
+    const char *name; /* file name without directory and extension */
+    const char *hook; /* "resid_post" or "resid_pre" */
+    const char *model_fingerprint; /* "" if unknown */
+    const char *model_name, *method, *position; /* "" if unknown */
+    int hidden_size;
+    int n_layers;           /* of the model it was made for; 0 if unknown */
+    int layer_min, layer_max; /* lowest and highest layer that has a direction */
+    int n_directions;
+    float recommended_strength, max_strength; /* NaN if unknown */
+};
+
+/* Opens .safetensors, .pt or .gguf; refuses NaN, Inf and zero directions, naming the layer. */
+int gyaru_vector_open(const char *path, struct gyaru_vector **out, struct gyaru_error *err);
+void gyaru_vector_close(struct gyaru_vector *vector);
+const struct gyaru_vector_info *gyaru_vector_info(const struct gyaru_vector *vector);
+
+/* Does the vector belong to the model in `dir`? 0, or -1 with GYARU_MISMATCH and the reason.
+ * *warning (caller frees, may come back NULL) says what could not be checked. */
+int gyaru_vector_check(const char *dir, const struct gyaru_vector *vector, char **warning,
+                       struct gyaru_error *err);
+
+/* Path (caller frees) of the vector for this model: in `folder` the one whose fingerprint
+ * matches; NULL if there is none. Never merely the newest. */
+int gyaru_vector_find(const struct gyaru_model *model, const char *folder, char **path,
+                      struct gyaru_error *err);
+
+struct gyaru_attach_options {
+    int layer_first, layer_last; /* use only these layers of the vector; -1: all it has */
+    int gauge_layer;             /* meter layer; -1: the last layer at or below 73% of depth */
+    bool force;                  /* take a vector of another model of the same hidden size */
+};
+
+void gyaru_attach_options_init(struct gyaru_attach_options *options);
+
+/* Uploads the vector; *index (0..GYARU_MAX_VECTORS-1) names it in strengths and gauges. The
+ * vector may be closed afterwards. *warning (caller frees) as in gyaru_vector_check. */
+int gyaru_model_attach(struct gyaru_model *model, const struct gyaru_vector *vector,
+                       const struct gyaru_attach_options *options, int *index, char **warning,
+                       struct gyaru_error *err);
+void gyaru_model_detach(struct gyaru_model *model, int index);
+int gyaru_model_gauge_layer(const struct gyaru_model *model, int index); /* -1: not attached */
+
+/* ---- answers ----------------------------------------------------------------------------- */
+
+struct gyaru_session;
+
+struct gyaru_sampling {
+    float temperature;    /* 0: greedy */
+    float top_p;          /* 1: off */
+    float min_p;          /* 0: off */
+    float repeat_penalty; /* 1: off */
+    int top_k;            /* 0: off */
+    uint64_t seed;
+};
+
+struct gyaru_request {
+    const int32_t *prompt; /* the whole conversation so far, as ids; copied */
+    size_t n_prompt;
+    int max_tokens; /* of the answer; 0: what the context leaves */
+    struct gyaru_sampling sampling;
+    const char *const *stop; /* stop strings; copied; the answer ends before them */
+    size_t n_stop;
+    const float *strengths; /* [GYARU_MAX_VECTORS] or NULL for zero */
+    bool ignore_eos; /* for timings */
+    int gauge;              /* index of the vector that the meter follows, -1: none */
+};
+
+enum gyaru_finish { GYARU_RUNNING = 0, GYARU_STOP, GYARU_LENGTH, GYARU_CANCELLED };
+
+struct gyaru_event {
+    struct gyaru_session *session;
+    int32_t token;     /* the newest id; -1 if this event only reports prefill or the end */
+    const char *text;  /* whole UTF-8 characters that are now certain; valid until next step */
+    size_t text_len;   /* may be 0 */
+    float cosine;      /* raw meter of the hidden state that produced the token; NaN: no meter */
+    float gauge;       /* calibrated, injected part removed, unclamped; NaN if unknown */
+    float strength;    /* of the gauge's vector, as read for this token */
+    size_t n_prompt, n_prompt_done, n_cached; /* prefill progress, positions */
+    enum gyaru_finish finish; /* not RUNNING: this was the session's last event */
+};
+
+struct gyaru_timings {
+    size_t n_prompt, n_cached, n_generated;
+    double prefill_seconds, decode_seconds, first_token_seconds;
+};
+
+void gyaru_sampling_init(const struct gyaru_model *model, struct gyaru_sampling *sampling);
+void gyaru_request_init(const struct gyaru_model *model, struct gyaru_request *request);
+
+/* Takes one of the model's KV slots; fails when all are taken. */
+int gyaru_session_new(struct gyaru_model *model, struct gyaru_session **out,
+                      struct gyaru_error *err);
+void gyaru_session_free(struct gyaru_session *session);
+
+/* Begins an answer. Positions whose tokens and steering state equal what the slot's KV cache holds
+ * are reused. */
+int gyaru_session_start(struct gyaru_session *session, const struct gyaru_request *request,
+                        struct gyaru_error *err);
+
+/* In effect from the session's next token on. */
+void gyaru_session_set_strength(struct gyaru_session *session, int index, float strength);
+
+/* The next step ends the answer with GYARU_CANCELLED; what was decoded stays cached. */
+void gyaru_session_cancel(struct gyaru_session *session);
+
+/* Forgets tokens and KV. */
+void gyaru_session_reset(struct gyaru_session *session);
+bool gyaru_session_busy(const struct gyaru_session *session);
+void gyaru_session_timings(const struct gyaru_session *session, struct gyaru_timings *timings);
+
+/* One forward pass over the busy ones among `sessions` (all of one model): each that decodes gets
+ * one token, those that prefill share the rest of the chunk. Writes at most n events, one per
+ * session that has news. */
+int gyaru_step(struct gyaru_session *const *sessions, size_t n, struct gyaru_event *events,
+               size_t *n_events, struct gyaru_error *err);
+
+/* ---- teacher-forced evaluation ------------------------------------------------------------ */
+
+struct gyaru_eval {
+    const int32_t *ids;
+    size_t n;
+    const float *strengths; /* [GYARU_MAX_VECTORS] or NULL */
+    int gauge;              /* vector index for `cosine`, -1: none */
+    /* Results; each may be NULL to leave it out. */
+    int32_t *argmax; /* [n] */
+    double *nll;     /* [n-1] of ids[i+1] given ids[..i], nats */
+    float *cosine;   /* [n] raw meter */
+    float *logits;   /* [n, vocab] */
+    float *hidden;   /* [layers+1, hidden] of the last position: 0 = embedding output, l+1 =
+                        output of block l, edits at that output included */
+};
+
+int gyaru_model_eval(struct gyaru_model *model, struct gyaru_eval *eval, struct gyaru_error *err);
+
+#endif

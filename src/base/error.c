@@ -1,0 +1,45 @@
+/* error.c - see error.h. */
+#include "base/error.h"
+
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+/* Names come from files: a newline or escape in one must not break the one-line rule. */
+static void make_one_line(char *text)
+{
+    for (; *text; text++) {
+        unsigned char c = (unsigned char)*text;
+        if (c < 0x20 || c == 0x7f)
+            *text = ' ';
+    }
+}
+
+int error_set(struct gyaru_error *err, enum gyaru_status status, const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vsnprintf(err->text, sizeof err->text, format, args);
+    va_end(args);
+    make_one_line(err->text);
+    err->status = status;
+    return -1;
+}
+
+int error_memory(struct gyaru_error *err, size_t bytes, const char *what)
+{
+    return error_set(err, GYARU_NO_MEMORY, "out of memory: %zu bytes for %s", bytes, what);
+}
+
+int error_errno(struct gyaru_error *err, const char *path, const char *doing)
+{
+    return error_set(err, GYARU_FAILED, "%s: %s: %s", path, doing, strerror(errno));
+}
+
+int error_prefix(struct gyaru_error *err, const char *prefix)
+{
+    char text[sizeof err->text];
+    memcpy(text, err->text, sizeof text);
+    return error_set(err, err->status, "%s: %s", prefix, text);
+}

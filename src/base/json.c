@@ -1,0 +1,27 @@
+/* json.c - see json.h. */
+#include "base/json.h"
+
+#include "base/file.h"
+
+#include <stdlib.h>
+
+json_t *json_parse(const char *text, size_t len, const char *name, struct gyaru_error *err)
+{
+    json_error_t why;
+    json_t *json = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
+    if (!json)
+        error_set(err, GYARU_FAILED, "%s: invalid JSON at line %d, column %d: %s", name, why.line,
+                  why.column, why.text);
+    return json;
+}
+
+json_t *json_parse_file(const char *path, size_t limit, struct gyaru_error *err)
+{
+    char *text;
+    size_t len;
+    if (file_read(path, limit, &text, &len, err))
+        return NULL;
+    json_t *json = json_parse(text, len, path, err);
+    free(text);
+    return json;
+}
