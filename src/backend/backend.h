@@ -63,7 +63,8 @@ struct backend {
     void (*vector_free)(struct backend_vector *vector);
 
     /* Everything a step needs is allocated here, nothing later. */
-    void (*stage_bytes)(const struct backend_shape *shape, uint64_t *kv, uint64_t *workspace);
+    void (*stage_bytes)(const struct backend_device *device, const struct backend_shape *shape,
+                        uint64_t *kv, uint64_t *workspace);
     int (*stage_new)(struct backend_device *device, const struct backend_shape *shape,
                      struct backend_stage **out, struct gyaru_error *err);
     void (*stage_free)(struct backend_stage *stage);

@@ -1,0 +1,94 @@
+/*
+ * attention.c - rope, KV append and causal grouped-query attention over the cache.
+ */
+#include "backend/cpu/stage.h"
+
+#include <math.h>
+#include <omp.h>
+#include <string.h>
+
+/* Angles in double: at position 30000 a float32 angle is off by a milliradian. */
+void cpu_rope(struct backend_stage *stage)
+{
+    int half = stage->shape.head_dim / 2;
+    for (int i = 0; i < half; i++) {
+        double frequency =
+            pow((double)stage->shape.rope_theta, -2.0 * i / (double)stage->shape.head_dim);
+        for (int r = 0; r < stage->n; r++) {
+            double angle = stage->rows[r].pos * frequency;
+            float *row = stage->rope + (size_t)r * (size_t)stage->shape.head_dim;
+            row[i] = (float)cos(angle);
+            row[half + i] = (float)sin(angle);
+        }
+    }
+}
+
+/* Rotates pairs (i, i + head_dim/2) as Hugging Face's Qwen2 does. */
+static void rotate(float *head, const float *rope, int head_dim)
+{
+    int half = head_dim / 2;
+    for (int i = 0; i < half; i++) {
+        float a = head[i], b = head[half + i], c = rope[i], s = rope[half + i];
+        head[i] = a * c - b * s;
+        head[half + i] = b * c + a * s;
+    }
+}
+
+static void cache_store(const struct backend_stage *stage, void *cache, size_t at, const float *in)
+{
+    size_t dim = (size_t)stage->shape.head_dim;
+    if (stage->shape.kv == GYARU_KV_F16)
+        stage->device->kernels->store_half((uint16_t *)cache + at, in, dim);
+    else
+        memcpy((float *)cache + at, in, dim * sizeof *in);
+}
+
+static void append_row(struct backend_stage *stage, int layer, int r)
+{
+    const struct backend_shape *s = &stage->shape;
+    const struct backend_row *row = &stage->rows[r];
+    size_t dim = (size_t)s->head_dim;
+    const float *rope = stage->rope + (size_t)r * dim;
+    for (int h = 0; h < s->n_heads; h++)
+        rotate(stage->q + ((size_t)r * (size_t)s->n_heads + (size_t)h) * dim, rope, s->head_dim);
+    for (int h = 0; h < s->n_kv_heads; h++) {
+        size_t from = ((size_t)r * (size_t)s->n_kv_heads + (size_t)h) * dim;
+        size_t to = cpu_cache_offset(s, layer, row->slot, h) + (size_t)row->pos * dim;
+        rotate(stage->k + from, rope, s->head_dim);
+        cache_store(stage, stage->k_cache, to, stage->k + from);
+        cache_store(stage, stage->v_cache, to, stage->v + from);
+    }
+}
+
+void cpu_append(struct backend_stage *stage, int layer)
+{
+#pragma omp parallel for schedule(static) num_threads(stage->device->threads) if (stage->n > 4)
+    for (int r = 0; r < stage->n; r++)
+        append_row(stage, layer, r);
+}
+
+void cpu_attend(struct backend_stage *stage, int layer)
+{
+    const struct backend_shape *s = &stage->shape;
+    int group = s->n_heads / s->n_kv_heads;
+    size_t element = s->kv == GYARU_KV_F16 ? 2 : 4, dim = (size_t)s->head_dim;
+#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(stage->device->threads)
+    for (int r = 0; r < stage->n; r++)
+        for (int h = 0; h < s->n_kv_heads; h++) {
+            const struct backend_row *row = &stage->rows[r];
+            size_t cache = cpu_cache_offset(s, layer, row->slot, h) * element;
+            size_t query = ((size_t)r * (size_t)s->n_heads + (size_t)(h * group)) * dim;
+            stage->device->kernels->attend(&(struct cpu_attention){
+                .q = stage->q + query,
+                .k = (const uint8_t *)stage->k_cache + cache,
+                .v = (const uint8_t *)stage->v_cache + cache,
+                .out = stage->attention + query,
+                .scores = stage->scratch[omp_get_thread_num()].scores,
+                .n = (size_t)row->pos + 1,
+                .n_queries = group,
+                .head_dim = s->head_dim,
+                .scale = 1.0f / sqrtf((float)s->head_dim),
+                .half = s->kv == GYARU_KV_F16,
+            });
+        }
+}

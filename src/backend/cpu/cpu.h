@@ -1,0 +1,33 @@
+/*
+ * cpu.h - what the files of the CPU backend share.
+ */
+#ifndef CPU_CPU_H
+#define CPU_CPU_H
+
+#include "backend/backend.h"
+#include "backend/cpu/kernels.h"
+
+struct backend_device {
+    int threads;
+    const struct cpu_kernels *kernels;
+    char text[64]; /* "avx512, 2 threads" */
+};
+
+uint64_t cpu_matrix_bytes(const struct quant_source *source);
+int cpu_matrix_new(struct backend_device *device, const struct quant_source *source,
+                   struct backend_matrix **out, struct gyaru_error *err);
+void cpu_matrix_free(struct backend_matrix *m);
+
+/* Row `row` of the matrix as float32 into out [cols]: the embedding lookup. */
+void cpu_matrix_row(const struct backend_matrix *m, size_t row, float *out);
+
+/* With kernels of the caller's choice, for tests and timings. */
+int cpu_open_kernels(const struct cpu_kernels *kernels, int threads, struct backend_device **out,
+                     struct gyaru_error *err);
+
+int cpu_open(int index, int threads, struct backend_device **out, struct gyaru_error *err);
+void cpu_close(struct backend_device *device);
+const char *cpu_describe(const struct backend_device *device);
+void cpu_memory(const struct backend_device *device, struct backend_memory *out);
+
+#endif
