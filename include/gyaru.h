@@ -92,13 +92,13 @@ struct gyaru_model;
 enum gyaru_kv { GYARU_KV_F16 = 0, GYARU_KV_F32 = 1 };
 
 struct gyaru_model_options {
-    const char *device;   /* "auto", "cpu", "cuda", "cuda:N" */
-    int threads;          /* 0: all cores */
-    int context;          /* positions per session; 0: the model's own limit, at most 4096 */
-    int sessions;         /* KV slots, 1..64 */
-    int chunk;            /* rows of one forward pass, 1..512: prefill chunk */
-    enum gyaru_kv kv;     /* KV cache element type */
-    uint64_t memory;      /* bytes that may be used; 0: what the device has free */
+    const char *device; /* "auto", "cpu", "cuda", "cuda:N" */
+    int threads;        /* 0: all cores */
+    int context;        /* positions per session; 0: the model's own limit, at most 4096 */
+    int sessions;       /* KV slots, 1..64 */
+    int chunk;          /* rows of one forward pass, 1..512: prefill chunk */
+    enum gyaru_kv kv;   /* KV cache element type */
+    uint64_t memory;    /* bytes that may be used; 0: what the device has free */
     gyaru_progress *progress;
     void *progress_user;
 };
@@ -107,13 +107,13 @@ struct gyaru_model_info {
     const char *dir;  /* as given */
     const char *name; /* last component of dir */
     int n_layers, hidden_size, n_heads, n_kv_heads, head_dim, intermediate_size;
-    int vocab_size;      /* rows of the head; ids >= n_tokens are padding */
-    int n_tokens;        /* ids of the tokenizer */
-    int context;         /* positions per session */
-    int max_position;    /* the checkpoint's own limit */
+    int vocab_size;              /* rows of the head; ids >= n_tokens are padding */
+    int n_tokens;                /* ids of the tokenizer */
+    int context;                 /* positions per session */
+    int max_position;            /* the checkpoint's own limit */
     int layer_first, layer_last; /* the document's range: int(0.3 L) .. int(0.8 L) */
-    int visualise_layer; /* default meter layer without a vector: int(0.73 L) */
-    char fingerprint[65]; /* hex; see model/fingerprint.h */
+    int visualise_layer;         /* default meter layer without a vector: int(0.73 L) */
+    char fingerprint[65];        /* hex; see model/fingerprint.h */
     uint64_t weight_bytes, kv_bytes, workspace_bytes;
     double load_seconds;
     const char *device; /* e.g. "cpu (avx512, 2 threads)" */
@@ -143,12 +143,12 @@ struct gyaru_vector;
 
 struct gyaru_vector_info {
     const char *path;
-    const char *name; /* file name without directory and extension */
-    const char *hook; /* "resid_post" or "resid_pre" */
-    const char *model_fingerprint; /* "" if unknown */
+    const char *name;                           /* file name without directory and extension */
+    const char *hook;                           /* "resid_post" or "resid_pre" */
+    const char *model_fingerprint;              /* "" if unknown */
     const char *model_name, *method, *position; /* "" if unknown */
     int hidden_size;
-    int n_layers;           /* of the model it was made for; 0 if unknown */
+    int n_layers;             /* of the model it was made for; 0 if unknown */
     int layer_min, layer_max; /* lowest and highest layer that has a direction */
     int n_directions;
     float recommended_strength, max_strength; /* NaN if unknown */
@@ -206,22 +206,28 @@ struct gyaru_request {
     const char *const *stop; /* stop strings; copied; the answer ends before them */
     size_t n_stop;
     const float *strengths; /* [GYARU_MAX_VECTORS] or NULL for zero */
-    bool ignore_eos; /* for timings */
+    bool ignore_eos;        /* for timings */
     int gauge;              /* index of the vector that the meter follows, -1: none */
 };
 
-enum gyaru_finish { GYARU_RUNNING = 0, GYARU_STOP, GYARU_LENGTH, GYARU_CANCELLED };
+enum gyaru_finish {
+    GYARU_RUNNING = 0,
+    GYARU_STOP,   /* the model ended it, or a stop string did */
+    GYARU_LENGTH, /* max_tokens or the context */
+    GYARU_CANCELLED,
+    GYARU_OVERFLOW /* no logit is finite: steering drove the numbers out of range */
+};
 
 struct gyaru_event {
     struct gyaru_session *session;
-    int32_t token;     /* the newest id; -1 if this event only reports prefill or the end */
-    const char *text;  /* whole UTF-8 characters that are now certain; valid until next step */
-    size_t text_len;   /* may be 0 */
-    float cosine;      /* raw meter of the hidden state that produced the token; NaN: no meter */
-    float gauge;       /* calibrated, injected part removed, unclamped; NaN if unknown */
-    float strength;    /* of the gauge's vector, as read for this token */
+    int32_t token;    /* the newest id; -1 if this event only reports prefill or the end */
+    const char *text; /* whole UTF-8 characters that are now certain; valid until next step */
+    size_t text_len;  /* may be 0 */
+    float cosine;     /* raw meter of the hidden state that produced the token; NaN: no meter */
+    float gauge;      /* calibrated, injected part removed, unclamped; NaN if unknown */
+    float strength;   /* of the gauge's vector, as read for this token */
     size_t n_prompt, n_prompt_done, n_cached; /* prefill progress, positions */
-    enum gyaru_finish finish; /* not RUNNING: this was the session's last event */
+    enum gyaru_finish finish;                 /* not RUNNING: this was the session's last event */
 };
 
 struct gyaru_timings {

@@ -28,19 +28,19 @@ struct backend_memory {
 struct backend_shape {
     int n_layers, hidden, n_heads, n_kv_heads, head_dim, intermediate, vocab;
     float rope_theta, norm_eps;
-    int n_slots;     /* sequences with a KV cache of their own */
-    int context;     /* positions per slot */
-    int max_rows;    /* rows of a step */
-    int max_logits;  /* rows of a step that may ask for logits */
+    int n_slots;    /* sequences with a KV cache of their own */
+    int context;    /* positions per slot */
+    int max_rows;   /* rows of a step */
+    int max_logits; /* rows of a step that may ask for logits */
     enum gyaru_kv kv;
 };
 
 struct backend_row {
     int32_t token;
     int32_t slot;
-    int32_t pos;                        /* KV of 0..pos-1 must be in the slot already or come */
-    float strength[GYARU_MAX_VECTORS];  /*   from earlier rows of this step */
-    bool logits;                        /* head wanted for this row */
+    int32_t pos;                       /* KV of 0..pos-1 must be in the slot already or come */
+    float strength[GYARU_MAX_VECTORS]; /*   from earlier rows of this step */
+    bool logits;                       /* head wanted for this row */
 };
 
 struct backend {

@@ -7,9 +7,8 @@
 #include <gyaru.h>
 
 /* Formats one line into err and returns -1, so that `return error_set(...)` reads naturally. */
-__attribute__((format(printf, 3, 4))) int error_set(struct gyaru_error *err,
-                                                    enum gyaru_status status, const char *format,
-                                                    ...);
+__attribute__((format(printf, 3, 4))) int
+error_set(struct gyaru_error *err, enum gyaru_status status, const char *format, ...);
 
 /* "out of memory: SIZE bytes for WHAT". */
 int error_memory(struct gyaru_error *err, size_t bytes, const char *what);

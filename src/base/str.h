@@ -18,7 +18,10 @@ struct str {
     bool failed;
 };
 
-#define STR_INIT {NULL, 0, 0, false}
+#define STR_INIT                                                                                   \
+    {                                                                                              \
+        NULL, 0, 0, false                                                                          \
+    }
 
 void str_append(struct str *s, const void *data, size_t len);
 void str_puts(struct str *s, const char *text);

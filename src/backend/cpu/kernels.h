@@ -24,22 +24,22 @@
 struct backend_matrix {
     enum quant_type type;
     size_t rows, cols, tiles;
-    size_t group;    /* columns that are summed before scaling; divides cols if 4-bit */
-    float map[16];   /* 4-bit only */
-    uint8_t *data;   /* 64-byte aligned, owned */
-    float *scales;   /* NULL unless 4-bit, owned */
-    size_t bytes;    /* of data and scales */
+    size_t group;  /* columns that are summed before scaling; divides cols if 4-bit */
+    float map[16]; /* 4-bit only */
+    uint8_t *data; /* 64-byte aligned, owned */
+    float *scales; /* NULL unless 4-bit, owned */
+    size_t bytes;  /* of data and scales */
 };
 
 /* One sequence's K or V of one layer and kv head: [context, head_dim] of float or half. */
 struct cpu_attention {
-    const float *q;  /* [n_queries, head_dim], the query heads that share the kv head */
+    const float *q; /* [n_queries, head_dim], the query heads that share the kv head */
     const void *k, *v;
-    float *out;      /* [n_queries, head_dim] */
-    float *scores;   /* [n_queries, n] scratch */
-    size_t n;        /* positions */
+    float *out;    /* [n_queries, head_dim] */
+    float *scores; /* [n_queries, n] scratch */
+    size_t n;      /* positions */
     int n_queries, head_dim;
-    float scale;     /* 1 / sqrt(head_dim) */
+    float scale; /* 1 / sqrt(head_dim) */
     bool half;
 };
 

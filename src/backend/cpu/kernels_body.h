@@ -39,9 +39,8 @@ INLINE void group_words(v16_lut lut, const uint32_t *words, const float *x, size
             v16 weight = v16_lookup(lut, w, j);
 #pragma GCC unroll 8
             for (int r = 0; r < rows; r++)
-                acc[2 * r + j % 2] =
-                    v16_fma(weight, v16_set1(x[(size_t)r * stride + c + (size_t)j]),
-                            acc[2 * r + j % 2]);
+                acc[2 * r + j % 2] = v16_fma(
+                    weight, v16_set1(x[(size_t)r * stride + c + (size_t)j]), acc[2 * r + j % 2]);
         }
     }
     for (int r = 0; r < rows; r++)
@@ -150,8 +149,8 @@ static void decode_group(const struct backend_matrix *m, size_t tile, size_t fir
 }
 
 /* Many rows: decode each group once into the buffer, then run every row over it. */
-static void tile_buffered(const struct backend_matrix *m, size_t tile, const float *x, size_t stride,
-                          int n, float *out, float *buffer)
+static void tile_buffered(const struct backend_matrix *m, size_t tile, const float *x,
+                          size_t stride, int n, float *out, float *buffer)
 {
     const float *scales = m->scales ? m->scales + tile * (m->cols / m->group) * TILE : NULL;
     for (size_t first = 0; first < m->cols; first += m->group) {

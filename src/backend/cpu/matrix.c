@@ -120,10 +120,10 @@ int cpu_matrix_new(struct backend_device *device, const struct quant_source *sou
     if (!m)
         return error_memory(err, sizeof *m, "weights");
     *m = (struct backend_matrix){.type = source->type,
-                             .rows = source->rows,
-                             .cols = source->cols,
-                             .tiles = l.tiles,
-                             .group = l.group};
+                                 .rows = source->rows,
+                                 .cols = source->cols,
+                                 .tiles = l.tiles,
+                                 .group = l.group};
     memcpy(m->map, source->map, sizeof m->map);
     if (allocate(&l, m, err)) {
         cpu_matrix_free(m);

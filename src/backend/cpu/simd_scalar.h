@@ -20,7 +20,7 @@ typedef struct {
     const float *map;
 } v16_lut;
 
-#define INLINE    static inline
+#define INLINE static inline
 #define LANES(e)                                                                                   \
     v16 r;                                                                                         \
     for (int i = 0; i < 16; i++)                                                                   \

@@ -16,20 +16,20 @@ struct cpu_scratch {
 struct backend_stage {
     struct backend_device *device;
     struct backend_shape shape;
-    int n;                    /* rows of the current step */
-    int n_logits;             /* rows that want logits */
-    struct backend_row *rows; /* [max_rows] */
-    float *x;                 /* [max_rows, hidden] residual stream */
-    float *norm;              /* [max_rows, hidden] */
-    float *q;                 /* [max_rows, n_heads * head_dim] */
-    float *k, *v;             /* [max_rows, n_kv_heads * head_dim] */
-    float *attention;         /* [max_rows, n_heads * head_dim] */
-    float *h;                 /* [max_rows, intermediate] */
-    float *logits;            /* [max_logits, vocab] */
-    float *rope;              /* [max_rows, head_dim]: head_dim/2 cosines, then sines */
-    void *k_cache, *v_cache;  /* [layers, slots, kv_heads, context, head_dim] of float or half */
+    int n;                       /* rows of the current step */
+    int n_logits;                /* rows that want logits */
+    struct backend_row *rows;    /* [max_rows] */
+    float *x;                    /* [max_rows, hidden] residual stream */
+    float *norm;                 /* [max_rows, hidden] */
+    float *q;                    /* [max_rows, n_heads * head_dim] */
+    float *k, *v;                /* [max_rows, n_kv_heads * head_dim] */
+    float *attention;            /* [max_rows, n_heads * head_dim] */
+    float *h;                    /* [max_rows, intermediate] */
+    float *logits;               /* [max_logits, vocab] */
+    float *rope;                 /* [max_rows, head_dim]: head_dim/2 cosines, then sines */
+    void *k_cache, *v_cache;     /* [layers, slots, kv_heads, context, head_dim] of float or half */
     struct cpu_scratch *scratch; /* [threads] */
-    void *block;              /* what all of the above but the caches lie in */
+    void *block;                 /* what all of the above but the caches lie in */
 };
 
 void cpu_stage_bytes(const struct backend_device *device, const struct backend_shape *shape,
@@ -45,8 +45,8 @@ static inline size_t cpu_cache_offset(const struct backend_shape *s, int layer, 
     return (heads + (size_t)head) * (size_t)s->context * (size_t)s->head_dim;
 }
 
-void cpu_rope(struct backend_stage *stage);                  /* fills stage->rope */
-void cpu_append(struct backend_stage *stage, int layer);     /* rotates q and k, caches k and v */
+void cpu_rope(struct backend_stage *stage);              /* fills stage->rope */
+void cpu_append(struct backend_stage *stage, int layer); /* rotates q and k, caches k and v */
 void cpu_attend(struct backend_stage *stage, int layer);
 
 #endif

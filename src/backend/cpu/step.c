@@ -115,16 +115,15 @@ static void op_qkv(struct backend_stage *stage, int layer, const struct backend_
     float *outs[3] = {stage->q, stage->k, stage->v};
     struct product products[3];
     for (int i = 0; i < 3; i++)
-        products[i] = (struct product){weights[i], biases[i] ? biases[i]->values : NULL, outs[i],
-                                       false};
+        products[i] =
+            (struct product){weights[i], biases[i] ? biases[i]->values : NULL, outs[i], false};
     multiply(stage, products, 3, stage->norm, stage->n);
     cpu_append(stage, layer);
 }
 
 static void op_project(struct backend_stage *stage, const struct backend_matrix *output)
 {
-    multiply(stage, &(struct product){output, NULL, stage->x, true}, 1, stage->attention,
-             stage->n);
+    multiply(stage, &(struct product){output, NULL, stage->x, true}, 1, stage->attention, stage->n);
 }
 
 static float silu(float x)

@@ -1,0 +1,271 @@
+/*
+ * open.c - opens and closes a model: read, plan, refuse what does not fit, load.
+ */
+#include "model/open.h"
+
+#include "base/clock.h"
+#include "model/sampler.h"
+#include "model/weights.h"
+
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define DEFAULT_CONTEXT 4096
+
+void gyaru_model_options_init(struct gyaru_model_options *options)
+{
+    *options = (struct gyaru_model_options){
+        .device = "auto", .sessions = 1, .chunk = 128, .kv = GYARU_KV_F16};
+}
+
+static int check_options(const struct gyaru_model_options *o, struct gyaru_error *err)
+{
+    if (o->sessions < 1 || o->sessions > 64)
+        return error_set(err, GYARU_USAGE, "sessions: %d: expected 1..64", o->sessions);
+    if (o->chunk < 1 || o->chunk > 512)
+        return error_set(err, GYARU_USAGE, "chunk: %d: expected 1..512 rows", o->chunk);
+    if (o->threads < 0 || o->threads > 1024)
+        return error_set(err, GYARU_USAGE, "threads: %d: expected 0..1024", o->threads);
+    if (o->context < 0 || o->context > 1 << 20)
+        return error_set(err, GYARU_USAGE, "context: %d: expected 0..1048576 positions",
+                         o->context);
+    return 0;
+}
+
+static int open_device(struct model_plan *plan, const struct gyaru_model_options *o,
+                       struct gyaru_error *err)
+{
+    char name[16] = "cpu";
+    int index = 0;
+    const char *device = o->device && strcmp(o->device, "auto") ? o->device : "cpu";
+    const char *colon = strchr(device, ':');
+    size_t len = colon ? (size_t)(colon - device) : strlen(device);
+    if (len >= sizeof name)
+        return error_set(err, GYARU_USAGE, "device %s: unknown: use auto, cpu or cuda[:N]", device);
+    memcpy(name, device, len);
+    name[len] = '\0';
+    if (colon)
+        index = atoi(colon + 1);
+    plan->backend = backend_find(name, err);
+    if (!plan->backend)
+        return -1;
+    return plan->backend->open(index, o->threads, &plan->device, err);
+}
+
+/* How many positions a session gets: as asked, else what the model supports up to the default. */
+static int choose_context(const struct model_config *c, const struct gyaru_model_options *o,
+                          int *out, struct gyaru_error *err)
+{
+    if (o->context > c->max_position)
+        return error_set(err, GYARU_USAGE, "context: %d: the model supports at most %d positions",
+                         o->context, c->max_position);
+    int most = c->max_position < DEFAULT_CONTEXT ? c->max_position : DEFAULT_CONTEXT;
+    *out = o->context ? o->context : most;
+    return 0;
+}
+
+static int plan_shape(struct model_plan *plan, const struct gyaru_model_options *o,
+                      struct gyaru_error *err)
+{
+    const struct model_config *c = &plan->config;
+    int context = 0;
+    if (choose_context(c, o, &context, err))
+        return -1;
+    plan->shape = (struct backend_shape){
+        .n_layers = c->n_layers,
+        .hidden = c->hidden,
+        .n_heads = c->n_heads,
+        .n_kv_heads = c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .intermediate = c->intermediate,
+        .vocab = c->vocab,
+        .rope_theta = c->rope_theta,
+        .norm_eps = c->norm_eps,
+        .n_slots = o->sessions,
+        .context = context,
+        .max_rows = o->chunk > o->sessions ? o->chunk : o->sessions,
+        .max_logits = o->sessions > MODEL_EVAL_ROWS ? o->sessions : MODEL_EVAL_ROWS,
+        .kv = o->kv,
+    };
+    double cache = 2.0 * 4 * c->n_layers * (double)o->sessions * context * c->n_kv_heads;
+    if (cache * c->head_dim > 0x1p60)
+        return error_set(err, GYARU_NO_MEMORY, "the KV cache would take more than 2^60 bytes");
+    plan->backend->stage_bytes(plan->device, &plan->shape, &plan->kv_bytes, &plan->workspace_bytes);
+    return 0;
+}
+
+int model_plan_make(const char *dir, const struct gyaru_model_options *options,
+                    struct model_plan *plan, struct gyaru_error *err)
+{
+    *plan = (struct model_plan){0};
+    if (check_options(options, err) || model_config_read(dir, &plan->config, err))
+        return -1;
+    if (checkpoint_open(dir, &plan->checkpoint, err) || open_device(plan, options, err) ||
+        weights_plan(&plan->config, plan->checkpoint, plan->backend, &plan->weight_bytes, err) ||
+        plan_shape(plan, options, err) ||
+        model_fingerprint(&plan->config, plan->checkpoint, plan->fingerprint, err)) {
+        model_plan_release(plan);
+        return -1;
+    }
+    plan->backend->memory(plan->device, &plan->memory);
+    return 0;
+}
+
+void model_plan_release(struct model_plan *plan)
+{
+    if (plan->device)
+        plan->backend->close(plan->device);
+    checkpoint_close(plan->checkpoint);
+    model_config_release(&plan->config);
+    *plan = (struct model_plan){0};
+}
+
+static double gib(uint64_t bytes)
+{
+    return (double)bytes / (1u << 30);
+}
+
+/* Refused before anything is allocated, with the numbers that the user needs. */
+static int check_memory(const struct model_plan *p, const struct gyaru_model_options *o,
+                        const char *dir, struct gyaru_error *err)
+{
+    uint64_t need = p->weight_bytes + p->kv_bytes + p->workspace_bytes;
+    uint64_t available = p->memory.available;
+    if (o->memory && o->memory < available)
+        available = o->memory;
+    if (need <= available)
+        return 0;
+    return error_set(err, GYARU_NO_MEMORY,
+                     "%s: needs %.2f GiB (%.2f weights, %.2f KV cache of %d x %d positions, %.2f "
+                     "workspace; %llu bytes) but %.2f GiB (%llu bytes) are free: close other "
+                     "programs, lower --context or choose a smaller model",
+                     dir, gib(need), gib(p->weight_bytes), gib(p->kv_bytes), p->shape.n_slots,
+                     p->shape.context, gib(p->workspace_bytes), (unsigned long long)need,
+                     gib(available), (unsigned long long)available);
+}
+
+/* "models/rinne-base/" -> "rinne-base". */
+static char *name_of(const char *dir)
+{
+    char *copy = strdup(dir);
+    char *name = copy ? strdup(basename(copy)) : NULL;
+    free(copy);
+    return name;
+}
+
+static void fill_info(struct gyaru_model *m, const struct model_plan *plan)
+{
+    const struct model_config *c = &m->config;
+    m->info = (struct gyaru_model_info){
+        .dir = m->dir,
+        .name = m->name,
+        .n_layers = c->n_layers,
+        .hidden_size = c->hidden,
+        .n_heads = c->n_heads,
+        .n_kv_heads = c->n_kv_heads,
+        .head_dim = c->head_dim,
+        .intermediate_size = c->intermediate,
+        .vocab_size = c->vocab,
+        .n_tokens = gyaru_tokenizer_size(m->tokenizer),
+        .context = plan->shape.context,
+        .max_position = c->max_position,
+        .layer_first = model_layer_at(c->n_layers, 30),
+        .layer_last = model_layer_at(c->n_layers, 80),
+        .visualise_layer = model_layer_at(c->n_layers, 73),
+        .weight_bytes = plan->weight_bytes,
+        .kv_bytes = plan->kv_bytes,
+        .workspace_bytes = plan->workspace_bytes,
+        .device = m->backend->describe(m->device),
+    };
+    memcpy(m->info.fingerprint, plan->fingerprint, sizeof plan->fingerprint);
+}
+
+/* Moves what the plan opened into the model, and loads. */
+static int load(struct gyaru_model *m, struct model_plan *plan, const char *dir,
+                const struct gyaru_model_options *options, struct gyaru_error *err)
+{
+    m->dir = strdup(dir);
+    m->name = name_of(dir);
+    m->slots = calloc((size_t)plan->shape.n_slots, sizeof *m->slots);
+    m->rows = calloc((size_t)plan->shape.max_rows, sizeof *m->rows);
+    if (!m->dir || !m->name || !m->slots || !m->rows)
+        return error_memory(err, 1 << 16, "the model");
+    if (gyaru_tokenizer_open(dir, &m->tokenizer, err))
+        return -1;
+    if (gyaru_tokenizer_size(m->tokenizer) > plan->config.vocab)
+        return error_set(err, GYARU_FAILED,
+                         "%s: the tokenizer has %d ids but the model only %d: they do not belong "
+                         "together",
+                         dir, gyaru_tokenizer_size(m->tokenizer), plan->config.vocab);
+    m->shape = plan->shape;
+    fill_info(m, plan);
+    if (sampler_new(plan->config.vocab, &m->sampler, err) ||
+        weights_load(m, plan->checkpoint, options, err) ||
+        m->backend->stage_new(m->device, &m->shape, &m->stage, err))
+        return -1;
+    return 0;
+}
+
+int gyaru_model_open(const char *dir, const struct gyaru_model_options *options,
+                     struct gyaru_model **out, struct gyaru_error *err)
+{
+    double start = clock_seconds();
+    struct model_plan plan;
+    if (model_plan_make(dir, options, &plan, err))
+        return -1;
+    struct gyaru_model *m = NULL;
+    if (check_memory(&plan, options, dir, err))
+        goto fail;
+    m = calloc(1, sizeof *m);
+    if (!m) {
+        error_memory(err, sizeof *m, "the model");
+        goto fail;
+    }
+    m->config = plan.config;
+    m->backend = plan.backend;
+    m->device = plan.device;
+    if (load(m, &plan, dir, options, err)) {
+        plan.config = (struct model_config){0};
+        plan.device = NULL;
+        goto fail;
+    }
+    checkpoint_close(plan.checkpoint);
+    m->info.load_seconds = clock_seconds() - start;
+    *out = m;
+    return 0;
+fail:
+    gyaru_model_close(m);
+    model_plan_release(&plan);
+    return -1;
+}
+
+void gyaru_model_close(struct gyaru_model *m)
+{
+    if (!m)
+        return;
+    for (int e = 0; e < GYARU_MAX_VECTORS; e++)
+        gyaru_model_detach(m, e);
+    if (m->stage)
+        m->backend->stage_free(m->stage);
+    weights_release(m);
+    m->backend->close(m->device);
+    gyaru_tokenizer_close(m->tokenizer);
+    model_config_release(&m->config);
+    sampler_free(m->sampler);
+    free(m->rows);
+    free(m->slots);
+    free(m->name);
+    free(m->dir);
+    free(m);
+}
+
+const struct gyaru_model_info *gyaru_model_info(const struct gyaru_model *model)
+{
+    return &model->info;
+}
+
+const struct gyaru_tokenizer *gyaru_model_tokenizer(const struct gyaru_model *model)
+{
+    return model->tokenizer;
+}

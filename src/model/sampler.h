@@ -1,0 +1,26 @@
+/*
+ * sampler.h - logits to the next token.
+ *
+ * In the order of Hugging Face's processors: repetition penalty, temperature, top-k, top-p, min-p.
+ * Ids past the tokenizer (the padding of the head) are never candidates.
+ */
+#ifndef MODEL_SAMPLER_H
+#define MODEL_SAMPLER_H
+
+#include "base/error.h"
+
+struct sampler; /* scratch for one vocabulary */
+
+int sampler_new(int vocab, struct sampler **out, struct gyaru_error *err);
+void sampler_free(struct sampler *sampler);
+
+/* Picks from logits [vocab] (modified) among ids 0..n_tokens-1. `seen` [vocab] marks the ids that
+ * the penalty applies to. *random is the generator's state, advanced. Returns -1 if no logit is
+ * finite: steering has driven the numbers out of range. */
+int32_t sampler_pick(struct sampler *sampler, float *logits, int n_tokens,
+                     const struct gyaru_sampling *sampling, const uint8_t *seen, uint64_t *random);
+
+/* Index of the largest of n values; the first among equals; -1 if none is finite. */
+int32_t sampler_argmax(const float *values, int n);
+
+#endif

@@ -1,0 +1,216 @@
+/* weights.c - see weights.h. */
+#include "model/weights.h"
+
+#include "base/str.h"
+#include "model/source.h"
+
+#include <stddef.h>
+#include <stdlib.h>
+
+/* The seven linears of a block, in the order of struct model_layer's use. */
+enum width { HIDDEN, QUERIES, KEYS, INTERMEDIATE };
+
+static const struct {
+    const char *name;
+    enum width rows, cols;
+    size_t slot; /* offset of the backend_matrix pointer in struct model_layer */
+} linears[] = {
+    {"self_attn.q_proj.weight", QUERIES, HIDDEN, offsetof(struct model_layer, qkv[0])},
+    {"self_attn.k_proj.weight", KEYS, HIDDEN, offsetof(struct model_layer, qkv[1])},
+    {"self_attn.v_proj.weight", KEYS, HIDDEN, offsetof(struct model_layer, qkv[2])},
+    {"self_attn.o_proj.weight", HIDDEN, QUERIES, offsetof(struct model_layer, output)},
+    {"mlp.gate_proj.weight", INTERMEDIATE, HIDDEN, offsetof(struct model_layer, gate)},
+    {"mlp.up_proj.weight", INTERMEDIATE, HIDDEN, offsetof(struct model_layer, up)},
+    {"mlp.down_proj.weight", HIDDEN, INTERMEDIATE, offsetof(struct model_layer, down)},
+};
+
+static const struct {
+    const char *name;
+    enum width n;
+    size_t slot;
+} vectors[] = {
+    {"input_layernorm.weight", HIDDEN, offsetof(struct model_layer, attention_norm)},
+    {"post_attention_layernorm.weight", HIDDEN, offsetof(struct model_layer, mlp_norm)},
+    {"self_attn.q_proj.bias", QUERIES, offsetof(struct model_layer, qkv_bias[0])},
+    {"self_attn.k_proj.bias", KEYS, offsetof(struct model_layer, qkv_bias[1])},
+    {"self_attn.v_proj.bias", KEYS, offsetof(struct model_layer, qkv_bias[2])},
+};
+
+#define N_LINEARS (sizeof linears / sizeof *linears)
+#define N_VECTORS (sizeof vectors / sizeof *vectors)
+
+static size_t width_of(const struct model_config *c, enum width w)
+{
+    switch (w) {
+    case HIDDEN:
+        return (size_t)c->hidden;
+    case QUERIES:
+        return (size_t)c->n_heads * (size_t)c->head_dim;
+    case KEYS:
+        return (size_t)c->n_kv_heads * (size_t)c->head_dim;
+    case INTERMEDIATE:
+        break;
+    }
+    return (size_t)c->intermediate;
+}
+
+static int visit_named(const struct checkpoint *checkpoint, const char *name, int layer,
+                       size_t rows, size_t cols, weights_visit *visit, void *user,
+                       struct gyaru_error *err)
+{
+    struct quant_source source;
+    if (source_matrix(checkpoint, name, rows, cols, &source, err))
+        return -1;
+    return visit(user, name, layer, &source, err);
+}
+
+int weights_each(const struct model_config *c, const struct checkpoint *checkpoint,
+                 weights_visit *visit, void *user, struct gyaru_error *err)
+{
+    size_t vocab = (size_t)c->vocab, hidden = (size_t)c->hidden;
+    if (visit_named(checkpoint, "model.embed_tokens.weight", -1, vocab, hidden, visit, user, err))
+        return -1;
+    for (int l = 0; l < c->n_layers; l++)
+        for (size_t i = 0; i < N_LINEARS; i++) {
+            struct str name = STR_INIT;
+            str_printf(&name, "model.layers.%d.%s", l, linears[i].name);
+            int rc = name.failed
+                         ? error_memory(err, 64, "a name")
+                         : visit_named(checkpoint, name.data, l, width_of(c, linears[i].rows),
+                                       width_of(c, linears[i].cols), visit, user, err);
+            str_release(&name);
+            if (rc)
+                return -1;
+        }
+    if (c->tied)
+        return 0;
+    return visit_named(checkpoint, "lm_head.weight", -1, vocab, hidden, visit, user, err);
+}
+
+struct plan {
+    const struct backend *backend;
+    uint64_t bytes;
+    size_t n;
+};
+
+static int add_to_plan(void *user, const char *name, int layer, const struct quant_source *source,
+                       struct gyaru_error *err)
+{
+    struct plan *plan = user;
+    uint64_t bytes = plan->backend->matrix_bytes(source);
+    plan->n++;
+    if (__builtin_add_overflow(plan->bytes, bytes, &plan->bytes))
+        return error_set(err, GYARU_FAILED, "%s: its layout is not supported by this device", name);
+    return 0;
+}
+
+int weights_plan(const struct model_config *config, const struct checkpoint *checkpoint,
+                 const struct backend *backend, uint64_t *bytes, struct gyaru_error *err)
+{
+    struct plan plan = {backend, 0, 0};
+    if (weights_each(config, checkpoint, add_to_plan, &plan, err))
+        return -1;
+    *bytes = plan.bytes;
+    return 0;
+}
+
+struct upload {
+    struct gyaru_model *model;
+    const struct gyaru_model_options *options;
+    size_t next; /* linear of the layer that comes next */
+    uint64_t done, total;
+};
+
+static struct backend_matrix **place_of(struct upload *u, int layer)
+{
+    struct gyaru_model *m = u->model;
+    if (layer < 0)
+        return m->embedding ? &m->head : &m->embedding;
+    size_t slot = linears[u->next++ % N_LINEARS].slot;
+    return (struct backend_matrix **)((char *)&m->layers[layer] + slot);
+}
+
+static int upload_one(void *user, const char *name, int layer, const struct quant_source *source,
+                      struct gyaru_error *err)
+{
+    struct upload *u = user;
+    struct gyaru_model *m = u->model;
+    if (m->backend->matrix_new(m->device, source, place_of(u, layer), err))
+        return error_prefix(err, name);
+    u->done += m->backend->matrix_bytes(source);
+    if (u->options->progress &&
+        u->options->progress(u->options->progress_user, "loading", u->done, u->total))
+        return error_set(err, GYARU_FAILED, "%s: loading was stopped", m->dir);
+    return 0;
+}
+
+static int upload_vector(struct gyaru_model *m, const struct checkpoint *checkpoint,
+                         const char *name, size_t n, struct backend_vector **out,
+                         struct gyaru_error *err)
+{
+    float *values;
+    if (source_vector(checkpoint, name, n, &values, err))
+        return -1;
+    int rc = m->backend->vector_new(m->device, values, n, out, err);
+    free(values);
+    return rc;
+}
+
+static int upload_vectors(struct gyaru_model *m, const struct checkpoint *checkpoint,
+                          struct gyaru_error *err)
+{
+    int rc =
+        upload_vector(m, checkpoint, "model.norm.weight", (size_t)m->config.hidden, &m->norm, err);
+    for (int l = 0; !rc && l < m->config.n_layers; l++)
+        for (size_t i = 0; !rc && i < N_VECTORS; i++) {
+            struct str name = STR_INIT;
+            str_printf(&name, "model.layers.%d.%s", l, vectors[i].name);
+            void *slot = (char *)&m->layers[l] + vectors[i].slot;
+            rc = name.failed ? error_memory(err, 64, "a name")
+                             : upload_vector(m, checkpoint, name.data,
+                                             width_of(&m->config, vectors[i].n), slot, err);
+            str_release(&name);
+        }
+    return rc;
+}
+
+int weights_load(struct gyaru_model *m, const struct checkpoint *checkpoint,
+                 const struct gyaru_model_options *options, struct gyaru_error *err)
+{
+    m->layers = calloc((size_t)m->config.n_layers, sizeof *m->layers);
+    if (!m->layers)
+        return error_memory(err, (size_t)m->config.n_layers * sizeof *m->layers, "the layers");
+    struct upload upload = {m, options, 0, 0, m->info.weight_bytes};
+    if (upload_vectors(m, checkpoint, err) ||
+        weights_each(&m->config, checkpoint, upload_one, &upload, err))
+        return -1;
+    if (m->config.tied)
+        m->head = m->embedding;
+    return 0;
+}
+
+void weights_release(struct gyaru_model *m)
+{
+    const struct backend *b = m->backend;
+    if (m->head != m->embedding && m->head)
+        b->matrix_free(m->head);
+    if (m->embedding)
+        b->matrix_free(m->embedding);
+    if (m->norm)
+        b->vector_free(m->norm);
+    for (int l = 0; m->layers && l < m->config.n_layers; l++) {
+        char *layer = (char *)&m->layers[l];
+        for (size_t i = 0; i < N_LINEARS; i++) {
+            struct backend_matrix *w = *(struct backend_matrix **)(layer + linears[i].slot);
+            if (w)
+                b->matrix_free(w);
+        }
+        for (size_t i = 0; i < N_VECTORS; i++) {
+            struct backend_vector *v = *(struct backend_vector **)(layer + vectors[i].slot);
+            if (v)
+                b->vector_free(v);
+        }
+    }
+    free(m->layers);
+    m->layers = NULL;
+}
