@@ -119,34 +119,82 @@ static int sync_directory_of(const char *path)
     return rc;
 }
 
-int file_write_atomic(const char *path, const void *data, size_t len, struct gyaru_error *err)
+int file_writer_open(struct file_writer *writer, const char *path, struct gyaru_error *err)
 {
     struct str temp = STR_INIT;
     str_printf(&temp, "%s.XXXXXX", path);
-    char *name = str_take(&temp);
-    if (!name)
+    struct file_writer w = {-1, strdup(path), str_take(&temp)};
+    if (!w.path || !w.temp) {
+        free(w.path);
+        free(w.temp);
         return error_memory(err, strlen(path) + 8, "a file name");
-    int fd = mkostemp(name, O_CLOEXEC);
-    if (fd < 0) {
-        free(name);
-        return error_errno(err, path, "cannot create a temporary file beside it");
     }
+    w.fd = mkostemp(w.temp, O_CLOEXEC);
+    if (w.fd < 0) {
+        error_errno(err, path, "cannot create a temporary file beside it");
+        free(w.path);
+        free(w.temp);
+        return -1;
+    }
+    *writer = w;
+    return 0;
+}
+
+int file_writer_write(struct file_writer *writer, const void *data, size_t len,
+                      struct gyaru_error *err)
+{
+    if (write_all(writer->fd, data, len))
+        return error_errno(err, writer->path, "cannot write");
+    return 0;
+}
+
+/* Frees everything; closes the descriptor if it is still open. */
+static void file_writer_release(struct file_writer *writer)
+{
+    if (writer->fd >= 0)
+        close(writer->fd);
+    free(writer->path);
+    free(writer->temp);
+    *writer = (struct file_writer){-1, NULL, NULL};
+}
+
+int file_writer_commit(struct file_writer *writer, struct gyaru_error *err)
+{
     /* mkostemp makes 0600; ordinary files follow the umask. */
     mode_t mask = umask(0);
     umask(mask);
     int rc = 0;
-    if (write_all(fd, data, len) || fchmod(fd, 0666 & ~mask) || fsync(fd))
-        rc = error_errno(err, path, "cannot write");
-    if (close(fd) && !rc)
-        rc = error_errno(err, path, "cannot write");
-    if (!rc && rename(name, path))
-        rc = error_errno(err, path, "cannot replace");
+    if (fchmod(writer->fd, 0666 & ~mask) || fsync(writer->fd))
+        rc = error_errno(err, writer->path, "cannot write");
+    if (close(writer->fd) && !rc)
+        rc = error_errno(err, writer->path, "cannot write");
+    writer->fd = -1;
+    if (!rc && rename(writer->temp, writer->path))
+        rc = error_errno(err, writer->path, "cannot replace");
     if (rc)
-        unlink(name);
-    else if (sync_directory_of(path))
-        rc = error_errno(err, path, "cannot sync its directory");
-    free(name);
+        unlink(writer->temp);
+    else if (sync_directory_of(writer->path))
+        rc = error_errno(err, writer->path, "cannot sync its directory");
+    file_writer_release(writer);
     return rc;
+}
+
+void file_writer_abort(struct file_writer *writer)
+{
+    unlink(writer->temp);
+    file_writer_release(writer);
+}
+
+int file_write_atomic(const char *path, const void *data, size_t len, struct gyaru_error *err)
+{
+    struct file_writer writer;
+    if (file_writer_open(&writer, path, err))
+        return -1;
+    if (file_writer_write(&writer, data, len, err)) {
+        file_writer_abort(&writer);
+        return -1;
+    }
+    return file_writer_commit(&writer, err);
 }
 
 bool file_exists(const char *path)

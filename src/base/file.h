@@ -22,6 +22,19 @@ int file_read(const char *path, size_t limit, char **data, size_t *len, struct g
  * fsync of the directory. */
 int file_write_atomic(const char *path, const void *data, size_t len, struct gyaru_error *err);
 
+/* The same in pieces, for files too large to hold in memory: open, write ..., commit or abort.
+ * Commit ends the writer whether it succeeds or not; abort leaves `path` as it was. */
+struct file_writer {
+    int fd;
+    char *path, *temp; /* owned */
+};
+
+int file_writer_open(struct file_writer *writer, const char *path, struct gyaru_error *err);
+int file_writer_write(struct file_writer *writer, const void *data, size_t len,
+                      struct gyaru_error *err);
+int file_writer_commit(struct file_writer *writer, struct gyaru_error *err);
+void file_writer_abort(struct file_writer *writer);
+
 bool file_exists(const char *path);
 
 /* "DIR/NAME" (caller frees), NULL when out of memory. */
