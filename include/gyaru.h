@@ -89,7 +89,8 @@ int gyaru_chat_encode(const struct gyaru_tokenizer *tokenizer, const struct gyar
 
 struct gyaru_model;
 
-enum gyaru_kv { GYARU_KV_F16 = 0, GYARU_KV_F32 = 1 };
+/* AUTO: float32 on a CPU, where exactness is cheap beside the weights; float16 on a GPU. */
+enum gyaru_kv { GYARU_KV_AUTO = 0, GYARU_KV_F16, GYARU_KV_F32 };
 
 struct gyaru_model_options {
     const char *device; /* "auto", "cpu", "cuda", "cuda:N" */
@@ -207,6 +208,7 @@ struct gyaru_request {
     size_t n_stop;
     const float *strengths; /* [GYARU_MAX_VECTORS] or NULL for zero */
     bool ignore_eos;        /* for timings */
+    bool any_id;            /* the head's padding past the tokenizer may be chosen: comparisons */
     int gauge;              /* index of the vector that the meter follows, -1: none */
 };
 
@@ -282,5 +284,9 @@ struct gyaru_eval {
 };
 
 int gyaru_model_eval(struct gyaru_model *model, struct gyaru_eval *eval, struct gyaru_error *err);
+
+/* Writes `logits` [n, vocab] and `hidden` as safetensors. */
+int gyaru_eval_dump(const struct gyaru_model *model, const struct gyaru_eval *eval,
+                    const char *path, struct gyaru_error *err);
 
 #endif

@@ -45,6 +45,7 @@ struct backend_row {
 
 struct backend {
     const char *name;
+    enum gyaru_kv default_kv;
 
     /* Device. `index` is N of "cuda:N"; threads 0 means all. */
     int (*open)(int index, int threads, struct backend_device **out, struct gyaru_error *err);

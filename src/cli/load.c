@@ -32,7 +32,7 @@ const struct option_spec common_model_options[] = {
     {'t', "threads", OPTION_INT, AT(threads), 0, 1024, "N", "CPU threads; 0: all cores (0)"},
     {0, "context", OPTION_INT, AT(context), 0, 1 << 20, "N",
      "tokens that a conversation may hold; 0: the model's limit, at most 4096 (0)"},
-    {0, "kv-f32", OPTION_FLAG, AT(kv_f32), 0, 0, NULL, "KV cache in fp32 instead of fp16"},
+    {0, "kv", OPTION_TEXT, AT(kv), 0, 0, "TYPE", "KV cache: f16, f32 or auto: f32 on a CPU (auto)"},
     OPTION_END};
 
 const struct option_spec common_steering_options[] = {
@@ -206,6 +206,18 @@ static int attach_vector(const struct common_options *common, struct loaded_mode
     return rc;
 }
 
+static int parse_kv(const char *text, enum gyaru_kv *out, struct gyaru_error *err)
+{
+    static const char *const names[] = {
+        [GYARU_KV_AUTO] = "auto", [GYARU_KV_F16] = "f16", [GYARU_KV_F32] = "f32"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (!strcmp(text ? text : "auto", names[i])) {
+            *out = (enum gyaru_kv)i;
+            return 0;
+        }
+    return error_set(err, GYARU_USAGE, "--kv %s: expected auto, f16 or f32", text);
+}
+
 int common_load(const struct common_options *common, const struct load_options *load,
                 struct loaded_model *out, struct gyaru_error *err)
 {
@@ -215,7 +227,8 @@ int common_load(const struct common_options *common, const struct load_options *
     options.threads = common->threads;
     options.context = common->context;
     options.sessions = load->sessions;
-    options.kv = common->kv_f32 ? GYARU_KV_F32 : GYARU_KV_F16;
+    if (parse_kv(common->kv, &options.kv, err))
+        return -1;
     options.progress = load->progress;
     options.progress_user = load->progress_user;
 

@@ -75,7 +75,7 @@ struct common_options {
     const char *config_path;
     const char *model, *device;
     int threads, context;
-    bool kv_f32;
+    const char *kv;
     const char *vector; /* "none": no vector */
     float strength;
     struct layer_range layers;
@@ -84,7 +84,7 @@ struct common_options {
     struct config config; /* owned; filled by common_options_finish() */
 };
 
-/* -m -c --device -t --context --kv-f32 */
+/* -m -c --device -t --context --kv */
 extern const struct option_spec common_model_options[];
 /* -v -s --layers --gauge-layer --force */
 extern const struct option_spec common_steering_options[];

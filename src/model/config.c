@@ -156,11 +156,11 @@ static float number_or(const json_t *json, const char *key, double min, double m
     return json_is_number(value) && x >= min && x <= max ? (float)x : otherwise;
 }
 
-/* Absent file: Qwen2.5's own recommendation. */
+/* Absent file or key: plain sampling, nothing that changes a greedy choice. */
 static int read_generation(const char *dir, struct model_config *c, struct gyaru_error *err)
 {
     c->sampling = (struct gyaru_sampling){
-        .temperature = 0.7f, .top_p = 0.8f, .top_k = 20, .min_p = 0, .repeat_penalty = 1.05f};
+        .temperature = 0.7f, .top_p = 0.9f, .top_k = 0, .min_p = 0, .repeat_penalty = 1};
     char *path = file_join(dir, "generation_config.json");
     if (!path)
         return error_memory(err, strlen(dir), "a path");

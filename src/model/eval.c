@@ -3,6 +3,7 @@
  */
 #include "model/session.h"
 
+#include "format/safetensors.h"
 #include "model/sampler.h"
 
 #include <math.h>
@@ -100,4 +101,16 @@ int gyaru_model_eval(struct gyaru_model *m, struct gyaru_eval *e, struct gyaru_e
     }
     free(taps);
     return rc;
+}
+
+int gyaru_eval_dump(const struct gyaru_model *m, const struct gyaru_eval *e, const char *path,
+                    struct gyaru_error *err)
+{
+    const uint64_t logits[] = {e->n, (uint64_t)m->shape.vocab};
+    const uint64_t hidden[] = {(uint64_t)m->shape.n_layers + 1, (uint64_t)m->shape.hidden};
+    const struct tensor tensors[] = {
+        {"logits", DTYPE_F32, 2, logits, (const uint8_t *)e->logits, logits[0] * logits[1] * 4},
+        {"hidden", DTYPE_F32, 2, hidden, (const uint8_t *)e->hidden, hidden[0] * hidden[1] * 4},
+    };
+    return safetensors_write(path, tensors, 2, NULL, 0, err);
 }

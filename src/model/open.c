@@ -16,7 +16,7 @@
 void gyaru_model_options_init(struct gyaru_model_options *options)
 {
     *options = (struct gyaru_model_options){
-        .device = "auto", .sessions = 1, .chunk = 128, .kv = GYARU_KV_F16};
+        .device = "auto", .sessions = 1, .chunk = 128, .kv = GYARU_KV_AUTO};
 }
 
 static int check_options(const struct gyaru_model_options *o, struct gyaru_error *err)
@@ -86,7 +86,7 @@ static int plan_shape(struct model_plan *plan, const struct gyaru_model_options 
         .context = context,
         .max_rows = o->chunk > o->sessions ? o->chunk : o->sessions,
         .max_logits = o->sessions > MODEL_EVAL_ROWS ? o->sessions : MODEL_EVAL_ROWS,
-        .kv = o->kv,
+        .kv = o->kv == GYARU_KV_AUTO ? plan->backend->default_kv : o->kv,
     };
     double cache = 2.0 * 4 * c->n_layers * (double)o->sessions * context * c->n_kv_heads;
     if (cache * c->head_dim > 0x1p60)

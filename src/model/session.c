@@ -152,6 +152,7 @@ int gyaru_session_start(struct gyaru_session *s, const struct gyaru_request *r,
     s->random = r->sampling.seed;
     s->gauge = r->gauge;
     s->ignore_eos = r->ignore_eos;
+    s->any_id = r->any_id;
     s->cancelled = false;
     s->busy = true;
     s->started = clock_seconds();

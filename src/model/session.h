@@ -22,7 +22,7 @@ struct gyaru_session {
     uint64_t random;
     float strengths[GYARU_MAX_VECTORS];
     int gauge;
-    bool ignore_eos;
+    bool ignore_eos, any_id;
     struct reply reply;
     double started, first_token, ended; /* clock_seconds */
     int n_rows;                         /* rows in the step being built */

@@ -93,8 +93,8 @@ static bool push_text(struct gyaru_session *s, int32_t id)
 static void take_token(struct gyaru_session *s, float *logits, struct gyaru_event *event)
 {
     struct gyaru_model *m = s->model;
-    int32_t id =
-        sampler_pick(m->sampler, logits, m->info.n_tokens, &s->sampling, s->seen, &s->random);
+    int n_ids = s->any_id ? m->shape.vocab : m->info.n_tokens;
+    int32_t id = sampler_pick(m->sampler, logits, n_ids, &s->sampling, s->seen, &s->random);
     if (id < 0) {
         finish(s, event, GYARU_OVERFLOW);
         return;

@@ -1,0 +1,13 @@
+/*
+ * interrupt.h - Ctrl-C ends the work at the next token or chunk, a second one at once.
+ */
+#ifndef CLI_INTERRUPT_H
+#define CLI_INTERRUPT_H
+
+#include <stdbool.h>
+
+void interrupt_catch(void); /* SIGINT and SIGTERM */
+bool interrupt_seen(void);
+void interrupt_clear(void); /* `chat` goes on after a cancelled answer */
+
+#endif

@@ -1,0 +1,26 @@
+/*
+ * progress.h - long work on stderr: a bar with rate and ETA on a terminal, plain lines elsewhere.
+ *
+ * progress_show() is a gyaru_progress; nothing appears for work that ends within half a second.
+ */
+#ifndef CLI_PROGRESS_H
+#define CLI_PROGRESS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct progress {
+    double started, shown; /* clock_seconds; 0: not yet */
+    bool visible;
+};
+
+#define PROGRESS_INIT                                                                              \
+    {                                                                                              \
+        0, 0, false                                                                                \
+    }
+
+/* Non-zero (stop) after Ctrl-C. */
+int progress_show(void *progress, const char *what, uint64_t done, uint64_t total);
+void progress_end(struct progress *progress);
+
+#endif
