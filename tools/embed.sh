@@ -8,7 +8,7 @@ i=0
 table=
 for file in "$@"; do
     case $file in *.h) continue ;; esac
-    echo "static const unsigned char file_$i[] = {"
+    echo "static const unsigned char file_${i}[] = {"
     od -An -v -tu1 "$file" | sed 's/[0-9][0-9]*/&,/g'
     echo '0};'
     table="$table    {\"${file##*/}\", file_$i, sizeof file_$i - 1},

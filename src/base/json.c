@@ -5,14 +5,25 @@
 
 #include <stdlib.h>
 
-json_t *json_parse(const char *text, size_t len, const char *name, struct gyaru_error *err)
+static json_t *parse(const char *text, size_t len, size_t flags, const char *name,
+                     struct gyaru_error *err)
 {
     json_error_t why;
-    json_t *json = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY, &why);
+    json_t *json = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_DECODE_ANY | flags, &why);
     if (!json)
         error_set(err, GYARU_FAILED, "%s: invalid JSON at line %d, column %d: %s", name, why.line,
                   why.column, why.text);
     return json;
+}
+
+json_t *json_parse(const char *text, size_t len, const char *name, struct gyaru_error *err)
+{
+    return parse(text, len, 0, name, err);
+}
+
+json_t *json_parse_text(const char *text, size_t len, const char *name, struct gyaru_error *err)
+{
+    return parse(text, len, JSON_ALLOW_NUL, name, err);
 }
 
 json_t *json_parse_file(const char *path, size_t limit, struct gyaru_error *err)

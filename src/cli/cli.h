@@ -13,6 +13,6 @@ struct command {
     int (*run)(int argc, char **argv);
 };
 
-extern const struct command cmd_run, cmd_eval, cmd_serve;
+extern const struct command cmd_run, cmd_eval, cmd_tokenize, cmd_serve;
 
 #endif

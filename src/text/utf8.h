@@ -24,4 +24,7 @@ void utf8_stream_finish(struct utf8_stream *stream, struct str *out);
 /* Is the text valid UTF-8 (no surrogates, no overlong forms)? */
 bool utf8_valid(const char *text, size_t len);
 
+/* Bytes at the start of the text that are valid UTF-8: `len`, or where the first error is. */
+size_t utf8_valid_prefix(const char *text, size_t len);
+
 #endif
