@@ -11,6 +11,7 @@
 static const struct command *const commands[] = {
     &cmd_run,
     &cmd_eval,
+    &cmd_tokenize,
 };
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)

@@ -1,0 +1,194 @@
+/*
+ * attach.c - turns vector files into edits of a model: does it belong, which layers, where is the
+ * meter.
+ */
+#include "steer/vector.h"
+
+#include "base/file.h"
+#include "base/str.h"
+#include "format/checkpoint.h"
+#include "model/model.h"
+#include "model/open.h"
+
+#include <dirent.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+void gyaru_attach_options_init(struct gyaru_attach_options *options)
+{
+    *options = (struct gyaru_attach_options){-1, -1, -1, false};
+}
+
+int gyaru_vector_check(const char *dir, const struct gyaru_vector *vector, char **warning,
+                       struct gyaru_error *err)
+{
+    struct model_config config;
+    struct checkpoint *checkpoint;
+    char fingerprint[65];
+    if (model_config_read(dir, &config, err))
+        return -1;
+    int rc = checkpoint_open(dir, &checkpoint, err);
+    if (!rc) {
+        rc = model_fingerprint(&config, checkpoint, fingerprint, err);
+        checkpoint_close(checkpoint);
+    }
+    struct vector_model model = {dir, fingerprint, config.hidden, config.n_layers};
+    if (!rc)
+        rc = vector_check(&model, vector, warning, err);
+    model_config_release(&config);
+    return rc;
+}
+
+/* ---- finding ------------------------------------------------------------------------------- */
+
+/* Opens the file if it is a vector of this model; an unreadable or foreign file is passed over:
+ * the folder may hold vectors of many models. */
+static bool belongs(const char *path, const char *fingerprint)
+{
+    struct gyaru_error ignored;
+    struct gyaru_vector *vector;
+    if (gyaru_vector_open(path, &vector, &ignored))
+        return false;
+    bool same = !strcmp(gyaru_vector_info(vector)->model_fingerprint, fingerprint);
+    gyaru_vector_close(vector);
+    return same;
+}
+
+int gyaru_vector_find(const struct gyaru_model *model, const char *folder, char **path,
+                      struct gyaru_error *err)
+{
+    struct dirent **entries;
+    char *found = NULL;
+    int n = scandir(folder, &entries, NULL, alphasort); /* the same choice every time */
+    if (n < 0)
+        return error_errno(err, folder, "cannot list");
+    for (int i = 0; i < n; i++) {
+        if (!found && entries[i]->d_name[0] != '.') {
+            char *file = file_join(folder, entries[i]->d_name);
+            if (file && belongs(file, model->info.fingerprint))
+                found = file;
+            else
+                free(file);
+        }
+        free(entries[i]);
+    }
+    free(entries);
+    *path = found;
+    return 0;
+}
+
+/* ---- attaching ------------------------------------------------------------------------------ */
+
+/* A forced vector is taken if only the sizes fit; what was wrong becomes the warning. */
+static int check_attach(const struct gyaru_model *m, const struct gyaru_vector *vector, bool force,
+                        char **warning, struct gyaru_error *err)
+{
+    struct vector_model model = {m->dir, m->info.fingerprint, m->config.hidden, m->config.n_layers};
+    if (!vector_check(&model, vector, warning, err))
+        return 0;
+    if (!force || err->status != GYARU_MISMATCH || vector->info.hidden_size != m->config.hidden ||
+        vector->info.layer_max >= m->config.n_layers)
+        return -1;
+    struct str text = STR_INIT;
+    str_printf(&text, "FORCED: %s", err->text);
+    *warning = str_take(&text);
+    return *warning ? 0 : error_memory(err, sizeof err->text, "a warning");
+}
+
+static int check_range(const struct gyaru_vector *v, const struct gyaru_attach_options *o,
+                       struct gyaru_error *err)
+{
+    if (o->layer_first < 0 && o->layer_last < 0)
+        return 0;
+    for (int l = o->layer_first; l <= o->layer_last; l++)
+        if (vector_direction(v, l))
+            return 0;
+    return error_set(err, GYARU_USAGE, "--layers %d-%d: %s has directions for layers %d-%d only",
+                     o->layer_first, o->layer_last, v->info.path, v->info.layer_min,
+                     v->info.layer_max);
+}
+
+static bool in_range(const struct gyaru_attach_options *o, int layer)
+{
+    return (o->layer_first < 0 || layer >= o->layer_first) &&
+           (o->layer_last < 0 || layer <= o->layer_last);
+}
+
+/* The vector's last layer at or below 73% of the depth, or the layer that was asked for. */
+static int choose_gauge_layer(const struct gyaru_model *m, const struct gyaru_vector *v,
+                              const struct gyaru_attach_options *o, int *out,
+                              struct gyaru_error *err)
+{
+    if (o->gauge_layer >= 0) {
+        if (!vector_direction(v, o->gauge_layer))
+            return error_set(err, GYARU_USAGE,
+                             "meter layer %d: %s has no direction there: choose one of its layers, "
+                             "%d to %d",
+                             o->gauge_layer, v->info.path, v->info.layer_min, v->info.layer_max);
+        *out = o->gauge_layer;
+        return 0;
+    }
+    int best = -1;
+    for (int i = 0; i < v->info.n_directions; i++)
+        if (in_range(o, v->layers[i].layer) &&
+            (best < 0 || v->layers[i].layer <= m->info.visualise_layer))
+            best = v->layers[i].layer; /* ascending; the lowest if all lie deeper */
+    *out = best;
+    return 0;
+}
+
+static float *copy_floats(const float *values, size_t n)
+{
+    float *copy = malloc(n * sizeof *copy);
+    if (copy)
+        memcpy(copy, values, n * sizeof *copy);
+    return copy;
+}
+
+static int make_edit(const struct gyaru_model *m, const struct gyaru_vector *v,
+                     const struct gyaru_attach_options *o, int gauge_layer, struct model_edit *out,
+                     struct gyaru_error *err)
+{
+    size_t hidden = (size_t)m->config.hidden;
+    const struct vector_meter *meter = vector_meter(v, gauge_layer);
+    struct model_edit edit = {.at_input = v->hook == HOOK_RESID_PRE,
+                              .gauge_layer = gauge_layer,
+                              .m_plus = meter ? meter->m_plus : NAN,
+                              .m_minus = meter ? meter->m_minus : NAN};
+    bool failed = false;
+    edit.directions = calloc((size_t)m->config.n_layers, sizeof *edit.directions);
+    edit.gauge = copy_floats(vector_direction(v, gauge_layer), hidden);
+    for (int i = 0; edit.directions && i < v->info.n_directions; i++) {
+        int layer = v->layers[i].layer;
+        if (!in_range(o, layer))
+            continue;
+        edit.directions[layer] = copy_floats(v->layers[i].direction, hidden);
+        failed = failed || !edit.directions[layer];
+    }
+    if (failed || !edit.directions || !edit.gauge) {
+        model_edit_release(&edit, m->config.n_layers);
+        return error_memory(err, hidden * sizeof(float), "a vector");
+    }
+    *out = edit;
+    return 0;
+}
+
+int gyaru_model_attach(struct gyaru_model *model, const struct gyaru_vector *vector,
+                       const struct gyaru_attach_options *options, int *index, char **warning,
+                       struct gyaru_error *err)
+{
+    char *text = NULL;
+    int gauge_layer = -1;
+    struct model_edit edit;
+    if (check_attach(model, vector, options->force, &text, err) ||
+        check_range(vector, options, err) ||
+        choose_gauge_layer(model, vector, options, &gauge_layer, err) ||
+        make_edit(model, vector, options, gauge_layer, &edit, err) ||
+        model_attach_edit(model, &edit, index, err)) {
+        free(text);
+        return -1;
+    }
+    *warning = text;
+    return 0;
+}
