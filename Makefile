@@ -2,11 +2,11 @@
 #
 # SAN=address,undefined builds with sanitizers into a directory of its own.
 
+comma   := ,
 CC      ?= gcc
 PREFIX  ?= /usr/local
 SAN     ?=
 BUILD   := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
-comma   := ,
 
 PKGS    := libwebsockets jansson yaml-0.1 libpcre2-8 libutf8proc libzip libedit
 PKG_CONFIG ?= pkg-config
@@ -41,13 +41,15 @@ $(BUILD)/libgyaru.a: $(LIB_OBJ)
 
 $(BUILD)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(KERNEL_FLAGS) -c -o $@ $<
+	$(CC) $(ALL_CFLAGS) $(FILE_FLAGS) -c -o $@ $<
 
 # Kernel files: one instruction set each, chosen at run time. Contraction and reassociation stay
 # off: every variant adds in the same order, so that a row's result never depends on its neighbours.
-$(BUILD)/src/backend/cpu/%_avx512.o: KERNEL_FLAGS = -O3 -mavx512f -mavx512bw -mavx512dq \
+$(BUILD)/src/backend/cpu/%_avx512.o: FILE_FLAGS = -O3 -mavx512f -mavx512bw -mavx512dq \
            -mavx512vl -mavx2 -mfma -mf16c
-$(BUILD)/src/backend/cpu/%_avx2.o: KERNEL_FLAGS = -O3 -mavx2 -mfma -mf16c
+$(BUILD)/src/backend/cpu/%_avx2.o: FILE_FLAGS = -O3 -mavx2 -mfma -mf16c
+
+$(BUILD)/tests/%.o: FILE_FLAGS = -Itests
 
 # The page is embedded in the program.
 $(BUILD)/web_assets.c: $(WEB_SRC) tools/embed.sh
