@@ -19,7 +19,6 @@ struct expr {
 
 typedef struct jinja_value value;
 
-static int eval_or(struct expr *e, value *out, struct gyaru_error *err);
 static int eval_ternary(struct expr *e, value *out, struct gyaru_error *err);
 
 int jinja_fail(struct gyaru_error *err, const char *format, ...)
@@ -94,6 +93,15 @@ static int count_step(struct expr *e, struct gyaru_error *err)
 {
     if (++e->run->steps > JINJA_MAX_STEPS)
         return jinja_fail(err, "it takes too many steps");
+    return 0;
+}
+
+/* All recursion passes through here. Not undone on errors, which end the rendering. */
+static int deeper(struct expr *e, struct gyaru_error *err)
+{
+    if (e->run->depth == JINJA_MAX_DEPTH)
+        return jinja_fail(err, "nested too deeply");
+    e->run->depth++;
     return 0;
 }
 
@@ -297,12 +305,8 @@ static int eval_primary(struct expr *e, value *out, struct gyaru_error *err)
     }
     if (!jinja_take(s, "("))
         return eval_name(e, out, err);
-    if (e->run->depth == JINJA_MAX_DEPTH)
-        return jinja_fail(err, "nested too deeply");
-    e->run->depth++;
     if (eval_ternary(e, out, err))
         return -1;
-    e->run->depth--;
     return jinja_take(s, ")") ? 0 : unexpected(e, err);
 }
 
@@ -376,12 +380,8 @@ static int get_slice(struct expr *e, value *v, const value *start, struct gyaru_
 static int eval_index(struct expr *e, value *v, struct gyaru_error *err)
 {
     value key;
-    if (e->run->depth == JINJA_MAX_DEPTH)
-        return jinja_fail(err, "nested too deeply");
-    e->run->depth++;
     if (eval_ternary(e, &key, err))
         return -1;
-    e->run->depth--;
     if (jinja_take(e->source, ":"))
         return get_slice(e, v, &key, err);
     if (!jinja_take(e->source, "]"))
@@ -436,8 +436,9 @@ static int eval_filter(struct expr *e, value *v, struct gyaru_error *err)
 static int eval_postfix(struct expr *e, value *v, struct gyaru_error *err)
 {
     if (jinja_take(e->source, "-")) {
-        if (eval_postfix(e, v, err))
+        if (deeper(e, err) || eval_postfix(e, v, err))
             return -1;
+        e->run->depth--;
         if (v->kind != JINJA_INT && !e->dry)
             return jinja_fail(err, "minus of something that is no number");
         v->number = -v->number;
@@ -629,8 +630,8 @@ static int eval_or(struct expr *e, value *out, struct gyaru_error *err)
     return 0;
 }
 
-/* A if CONDITION else B: A is read dry first, since what decides stands behind it. */
-static int eval_ternary(struct expr *e, value *out, struct gyaru_error *err)
+/* A, or A if CONDITION else B: A is read dry first, since what decides stands behind it. */
+static int read_ternary(struct expr *e, value *out, struct gyaru_error *err)
 {
     struct jinja_source start = *e->source, after;
     value condition, unused;
@@ -662,12 +663,17 @@ static int eval_ternary(struct expr *e, value *out, struct gyaru_error *err)
     return 0;
 }
 
+static int eval_ternary(struct expr *e, value *out, struct gyaru_error *err)
+{
+    if (deeper(e, err) || read_ternary(e, out, err))
+        return -1;
+    e->run->depth--;
+    return 0;
+}
+
 int jinja_eval(struct jinja_run *run, struct jinja_source *source, value *out,
                struct gyaru_error *err)
 {
     struct expr e = {run, source, 0};
-    int depth = run->depth;
-    int rc = eval_ternary(&e, out, err);
-    run->depth = depth;
-    return rc;
+    return eval_ternary(&e, out, err);
 }
