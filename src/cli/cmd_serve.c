@@ -1,0 +1,271 @@
+/*
+ * cmd_serve.c - `gyaru serve`: options, key, signals; the server itself is src/server.
+ */
+#include "cli/cli.h"
+
+#include "base/file.h"
+#include "cli/options.h"
+#include "server/log.h"
+#include "server/server.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define KEY_MIN 8 /* characters of an API key */
+
+struct serve {
+    struct common_options common;
+    struct sampling_options sampling;
+    const char *host, *port_file, *key_file, *system;
+    int port, sessions, waiting, connections, message_bytes, ring_events, idle_seconds,
+        send_seconds, drain_seconds;
+    char *key; /* owned; NULL: none */
+    struct loaded_model loaded;
+};
+
+#define AT(field) offsetof(struct serve, field)
+
+static const struct option_spec serve_options[] = {
+    {0, "host", OPTION_TEXT, AT(host), 0, 0, "ADDRESS",
+     "address to bind; any but a loopback address needs an API key (config: server.host, else "
+     "127.0.0.1)"},
+    {0, "port", OPTION_INT, AT(port), 0, 65535, "N",
+     "TCP port; 0: a free one (config: server.port, else 8080)"},
+    {0, "port-file", OPTION_TEXT, AT(port_file), 0, 0, "FILE", "write the port here once bound"},
+    {0, "api-key-file", OPTION_TEXT, AT(key_file), 0, 0, "FILE",
+     "its first line is the key that clients must send (else GYARU_API_KEY, else none)"},
+    {0, "system", OPTION_TEXT, AT(system), 0, 0, "TEXT",
+     "system prompt of new conversations (config: generation.system_prompt, else the model's own)"},
+    {0, "sessions", OPTION_INT, AT(sessions), 1, 64, "N", "answers at a time, 1..64 (4)"},
+    {0, "waiting", OPTION_INT, AT(waiting), 1, 10000, "N", "requests that may wait (32)"},
+    {0, "connections", OPTION_INT, AT(connections), 1, 50000, "N", "open sockets (2048)"},
+    {0, "max-message", OPTION_INT, AT(message_bytes), 64, 16 << 20, "BYTES",
+     "of one WebSocket message or request body (65536)"},
+    {0, "ring", OPTION_INT, AT(ring_events), 16, 1 << 20, "N",
+     "tokens of one answer that may wait for a slow reader (1024)"},
+    {0, "idle-timeout", OPTION_INT, AT(idle_seconds), 1, 86400, "SECONDS",
+     "before a silent HTTP connection is closed (20)"},
+    {0, "send-timeout", OPTION_INT, AT(send_seconds), 1, 86400, "SECONDS",
+     "before a connection that reads nothing is closed (30)"},
+    {0, "drain", OPTION_INT, AT(drain_seconds), 0, 86400, "SECONDS",
+     "for running answers after SIGTERM (5)"},
+    OPTION_END};
+
+static void serve_init(struct serve *serve)
+{
+    struct server_options defaults;
+    server_options_init(&defaults);
+    *serve = (struct serve){
+        .port = OPTION_UNSET,
+        .sessions = defaults.sessions,
+        .waiting = defaults.waiting,
+        .connections = defaults.connections,
+        .message_bytes = (int)defaults.message_bytes,
+        .ring_events = defaults.ring_events,
+        .idle_seconds = defaults.idle_seconds,
+        .send_seconds = defaults.send_seconds,
+        .drain_seconds = defaults.drain_seconds,
+        .loaded = {.vector = -1},
+    };
+    common_options_init(&serve->common);
+    sampling_options_init(&serve->sampling);
+}
+
+static void serve_release(struct serve *serve)
+{
+    common_options_release(&serve->common);
+    free(serve->key);
+}
+
+/* ---- the key ------------------------------------------------------------------------------------ */
+
+/* Keys travel in headers and cookies: letters, digits and harmless signs only. */
+static int check_key(const char *key, const char *where, struct gyaru_error *err)
+{
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+                                  "0123456789-._~+/=";
+    size_t len = strlen(key);
+    if (len < KEY_MIN || len > 512 || strspn(key, allowed) != len)
+        return error_set(err, GYARU_USAGE,
+                         "%s: a key is %d to 512 letters, digits or any of -._~+/=", where,
+                         KEY_MIN);
+    return 0;
+}
+
+static int read_key(struct serve *serve, struct gyaru_error *err)
+{
+    const char *variable = getenv("GYARU_API_KEY");
+    if (serve->key_file) {
+        size_t len;
+        if (file_read(serve->key_file, 4096, &serve->key, &len, err)) {
+            err->status = GYARU_USAGE;
+            return -1;
+        }
+        serve->key[strcspn(serve->key, "\r\n")] = '\0';
+        return check_key(serve->key, serve->key_file, err);
+    }
+    if (!variable || !*variable)
+        return 0;
+    serve->key = strdup(variable);
+    if (!serve->key)
+        return error_memory(err, strlen(variable), "the API key");
+    return check_key(serve->key, "GYARU_API_KEY", err);
+}
+
+/* ---- the model, in the engine thread ------------------------------------------------------------ */
+
+static int load(void *user, gyaru_progress *progress, void *progress_user,
+                struct server_model *out, struct gyaru_error *err)
+{
+    struct serve *serve = user;
+    struct load_options options = {serve->sessions, true, progress, progress_user};
+    if (common_load(&serve->common, &options, &serve->loaded, err))
+        return -1;
+    *out = (struct server_model){
+        .model = serve->loaded.model,
+        .vector = serve->loaded.vector,
+        .vector_name = serve->loaded.vector_name,
+        .warning = serve->loaded.warning,
+        .strength = serve->loaded.strength,
+    };
+    sampling_options_apply(&serve->sampling, serve->loaded.model, &out->sampling);
+    return 0;
+}
+
+static void unload(void *user)
+{
+    struct serve *serve = user;
+    loaded_model_release(&serve->loaded);
+}
+
+/* ---- signals -------------------------------------------------------------------------------------- */
+
+static void block_signals(sigset_t *set)
+{
+    sigemptyset(set);
+    sigaddset(set, SIGINT);
+    sigaddset(set, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, set, NULL);
+}
+
+/* The first signal stops the server, the second ends the process at once. */
+static void *signal_main(void *arg)
+{
+    struct server *server = arg;
+    sigset_t set;
+    int number;
+    block_signals(&set);
+    sigwait(&set, &number);
+    log_line("stopping: %s", strsignal(number));
+    server_stop(server);
+    sigwait(&set, &number);
+    log_line("stopped at once by a second %s", strsignal(number));
+    _exit(GYARU_FAILED);
+}
+
+/* ---- command -------------------------------------------------------------------------------------- */
+
+static int finish_options(struct serve *serve, struct gyaru_error *err)
+{
+    struct config *config = &serve->common.config;
+    if (common_options_finish(&serve->common, err))
+        return -1;
+    sampling_options_finish(&serve->sampling, config);
+    if (!serve->host)
+        serve->host = config->host ? config->host : "127.0.0.1";
+    if (serve->port == OPTION_UNSET)
+        serve->port = config->port == CONFIG_UNSET ? 8080 : config->port;
+    if (!serve->system)
+        serve->system = config->system_prompt;
+    if (read_key(serve, err))
+        return -1;
+    if (!server_host_is_loopback(serve->host) && !serve->key)
+        return error_set(err, GYARU_USAGE,
+                         "%s is reachable from other machines: name a key with --api-key-file "
+                         "FILE or GYARU_API_KEY, or bind 127.0.0.1",
+                         serve->host);
+    return 0;
+}
+
+static void fill_options(struct serve *serve, struct server_options *options)
+{
+    server_options_init(options);
+    options->host = serve->host;
+    options->port = serve->port;
+    options->port_file = serve->port_file;
+    options->api_key = serve->key;
+    options->system = serve->system;
+    options->max_tokens = serve->sampling.max_tokens;
+    options->sessions = serve->sessions;
+    options->waiting = serve->waiting;
+    options->connections = serve->connections;
+    options->message_bytes = (size_t)serve->message_bytes;
+    options->ring_events = serve->ring_events;
+    options->idle_seconds = serve->idle_seconds;
+    options->send_seconds = serve->send_seconds;
+    options->drain_seconds = serve->drain_seconds;
+    options->load = load;
+    options->unload = unload;
+    options->user = serve;
+}
+
+static int serve_until_stopped(struct serve *serve, struct gyaru_error *err)
+{
+    struct server_options options;
+    struct server *server;
+    pthread_t signals;
+    sigset_t set;
+    fill_options(serve, &options);
+    /* Before any thread exists, so that all of them leave the signals to ours. */
+    block_signals(&set);
+    if (server_new(&options, &server, err))
+        return -1;
+    if (pthread_create(&signals, NULL, signal_main, server)) {
+        server_free(server);
+        return error_set(err, GYARU_FAILED, "cannot start the signal thread");
+    }
+    log_line("listening on http://%s%s%s:%d/, loading the model",
+             strchr(serve->host, ':') ? "[" : "", serve->host,
+             strchr(serve->host, ':') ? "]" : "", server_port(server));
+    int rc = server_run(server, err);
+    pthread_cancel(signals);
+    pthread_join(signals, NULL);
+    server_free(server);
+    if (!rc)
+        log_line("stopped");
+    return rc;
+}
+
+static int run(int argc, char **argv)
+{
+    struct gyaru_error error;
+    struct serve serve;
+    serve_init(&serve);
+    const struct option_group groups[] = {{common_model_options, &serve.common},
+                                          {common_steering_options, &serve.common},
+                                          {sampling_options, &serve.sampling},
+                                          {serve_options, &serve},
+                                          {NULL, NULL}};
+    const struct option_help help = {
+        "serve", "[options]",
+        "Serves the page, the WebSocket chat and the health check until SIGINT or SIGTERM.",
+        groups};
+    int code = 0;
+    enum option_result parsed = options_parse(&help, &argc, argv, &error);
+    if (parsed == OPTIONS_OK && argc > 1)
+        parsed = error_set(&error, GYARU_USAGE, "unexpected argument '%s'", argv[1]);
+    if (parsed == OPTIONS_BAD)
+        code = options_fail("serve", &error);
+    else if (parsed == OPTIONS_OK &&
+             (finish_options(&serve, &error) || serve_until_stopped(&serve, &error)))
+        code = options_fail("serve", &error);
+    serve_release(&serve);
+    return code;
+}
+
+const struct command cmd_serve = {"serve", "the page, the WebSocket chat and the health check",
+                                  run};

@@ -1,0 +1,97 @@
+/*
+ * conn.h - what the event loop's files share: the server's state and the two kinds of connection.
+ *
+ * libwebsockets allocates one `struct conn` per socket. While the socket speaks HTTP it holds an
+ * exchange; after an upgrade it holds a ws. Everything here belongs to the event loop.
+ */
+#ifndef SERVER_CONN_H
+#define SERVER_CONN_H
+
+#include "base/str.h"
+#include "server/chat.h"
+#include "server/engine.h"
+
+#include <libwebsockets.h>
+
+struct server {
+    struct server_options options;
+    struct steering steering;
+    struct engine *engine;
+    struct lws_context *context;
+    struct lws_vhost *vhost;
+    struct lws *listener;  /* NULL once the server stops accepting */
+    int port;              /* as bound */
+    int n_connections;     /* sockets accepted and not yet closed */
+    struct ws *ws_list;    /* all WebSockets */
+    uint64_t next_id;      /* of a WebSocket; from 1 */
+    lws_sorted_usec_list_t tick;
+    atomic_bool stop;      /* set from other threads */
+    bool stopping;
+    double deadline;       /* seconds, clock; while stopping */
+};
+
+/* ---- HTTP ---- */
+
+struct route;
+
+/* One request and its answer. */
+struct exchange {
+    const struct route *route; /* whose body is being collected; NULL: none */
+    struct str request;        /* its body so far */
+    const unsigned char *body; /* of the answer */
+    size_t len, sent;          /* bytes */
+    char *owned;               /* freed with the exchange; NULL if body is static */
+    bool close;                /* the connection ends with this answer */
+};
+
+struct conn {
+    struct exchange exchange;
+    struct ws *ws; /* NULL: HTTP */
+};
+
+/* The callbacks of libwebsockets for a connection that speaks HTTP; -1 closes it. */
+int http_request(struct server *server, struct conn *conn, struct lws *wsi, const char *path);
+int http_body(struct server *server, struct conn *conn, struct lws *wsi, const void *data,
+              size_t len);
+int http_body_end(struct server *server, struct conn *conn, struct lws *wsi);
+int http_writeable(struct conn *conn, struct lws *wsi);
+void http_release(struct conn *conn);
+
+/* May this request become a WebSocket? 0, or 1 after an answer that says why not, or -1. */
+int http_upgrade(struct server *server, struct conn *conn, struct lws *wsi);
+
+/* Begins an answer. `extra` is NULL or one more header, "name:" and value. */
+struct http_answer {
+    unsigned status;
+    const char *type;          /* content type; NULL: no body */
+    const unsigned char *body; /* static, or the same as owned */
+    size_t len;
+    char *owned;               /* taken over */
+    const char *extra_name, *extra_value;
+};
+int http_answer(struct conn *conn, struct lws *wsi, struct http_answer answer);
+
+/* {"error":{"code","message","type"}} */
+int http_error(struct conn *conn, struct lws *wsi, unsigned status, const char *type,
+               const char *message);
+
+/* An asset of the page: 200 or 304; false if there is none of that name. */
+bool asset_answer(struct conn *conn, struct lws *wsi, const char *path, int *rc);
+
+/* ---- WebSocket ---- */
+
+struct ws *ws_open(struct server *server, struct lws *wsi); /* NULL when out of memory */
+void ws_close(struct ws *ws); /* cancels the running answer */
+int ws_receive(struct ws *ws, const void *data, size_t len);
+int ws_writeable(struct ws *ws);
+
+/* There may be news for any WebSocket: answers, another strength. */
+void ws_notify_all(struct server *server);
+
+/* Once a second: closes readers that take nothing. */
+void ws_tick_all(struct server *server);
+
+/* Asks every WebSocket without a running answer to close; returns how many are left. */
+size_t ws_go_away(struct server *server, bool now);
+
+#endif

@@ -1,0 +1,497 @@
+/*
+ * engine.c - see engine.h.
+ *
+ * The thread's life: load, then rounds of {take jobs, start them in free slots, one gyaru_step
+ * over the running slots, push what it said}. Between rounds without work it sleeps on the
+ * condition. `lock` guards the queue, the counts, the state and `stop`; everything else belongs
+ * to the thread alone.
+ */
+#include "server/engine.h"
+
+#include "base/clock.h"
+#include "server/log.h"
+#include "server/prompt.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+struct slot {
+    struct gyaru_session *session;
+    struct job *job;    /* NULL: idle */
+    uint64_t owner;     /* of the conversation in the KV cache; 0: none yet */
+    uint64_t last_used; /* round */
+    size_t n_tokens;
+    double first_token; /* seconds, clock */
+    uint64_t version;   /* of the strength that the session has */
+};
+
+struct engine {
+    struct server_options options;
+    struct steering *steering;
+    void (*notify)(void *user);
+    void *user;
+    pthread_t thread;
+
+    pthread_mutex_t lock;
+    pthread_cond_t wake;
+    enum engine_state state;
+    double progress; /* of loading, 0..1; -1: unknown */
+    struct gyaru_error error;
+    struct job **queue; /* [options.waiting], oldest first */
+    int n_queue;
+    int n_running;
+    bool stop;
+
+    struct server_model loaded;
+    struct engine_info info;
+    struct slot *slots; /* [options.sessions] */
+    uint64_t round;
+    uint64_t n_started; /* jobs; varies the seed */
+
+    /* One step's arguments and results, allocated once. */
+    struct gyaru_session **step_sessions; /* [options.sessions] */
+    struct gyaru_event *step_events;      /* [options.sessions] */
+};
+
+/* ---- the event loop's side ------------------------------------------------------------------ */
+
+enum engine_state engine_state(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    enum engine_state state = engine->state;
+    pthread_mutex_unlock(&engine->lock);
+    return state;
+}
+
+const struct engine_info *engine_info(struct engine *engine)
+{
+    return engine_state(engine) == ENGINE_READY ? &engine->info : NULL;
+}
+
+double engine_progress(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    double progress = engine->progress;
+    pthread_mutex_unlock(&engine->lock);
+    return progress;
+}
+
+struct gyaru_error engine_error(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    struct gyaru_error error = engine->error;
+    pthread_mutex_unlock(&engine->lock);
+    return error;
+}
+
+struct engine_counts engine_counts(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    struct engine_counts counts = {engine->n_running, engine->options.sessions, engine->n_queue,
+                                   engine->options.waiting};
+    pthread_mutex_unlock(&engine->lock);
+    return counts;
+}
+
+int engine_submit(struct engine *engine, struct job *job)
+{
+    pthread_mutex_lock(&engine->lock);
+    bool room = engine->n_queue < engine->options.waiting && !engine->stop;
+    if (room) {
+        engine->queue[engine->n_queue++] = job_ref(job);
+        pthread_cond_signal(&engine->wake);
+    }
+    pthread_mutex_unlock(&engine->lock);
+    return room ? 0 : -1;
+}
+
+void engine_wake(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    pthread_cond_signal(&engine->wake);
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* ---- jobs -------------------------------------------------------------------------------------- */
+
+static void finish_job(struct job *job, enum gyaru_finish finish, const struct gyaru_error *error)
+{
+    job->end.finish = finish;
+    if (error) {
+        job->end.failed = true;
+        job->end.error = *error;
+    }
+    job_push_end(job);
+    job_unref(job);
+}
+
+static void finish_slot(struct engine *engine, struct slot *slot, enum gyaru_finish finish,
+                        const struct gyaru_error *error)
+{
+    struct job *job = slot->job;
+    slot->job = NULL;
+    slot->last_used = engine->round;
+    gyaru_session_timings(slot->session, &job->end.timings);
+    finish_job(job, finish, error);
+    pthread_mutex_lock(&engine->lock);
+    engine->n_running--;
+    pthread_mutex_unlock(&engine->lock);
+}
+
+/* The slot for this job, NULL if it has to wait. A slot whose job was cancelled is free one step
+ * later: its own connection waits for it rather than lose its cache. */
+static struct slot *choose_slot(struct engine *engine, const struct job *job)
+{
+    struct slot *best = NULL;
+    for (int i = 0; i < engine->options.sessions; i++) {
+        struct slot *slot = &engine->slots[i];
+        if (slot->owner == job->owner)
+            return slot->job ? NULL : slot;
+        if (!slot->job && (!best || slot->last_used < best->last_used))
+            best = slot;
+    }
+    return best;
+}
+
+static int start_job(struct engine *engine, struct slot *slot, struct job *job,
+                     struct gyaru_error *err)
+{
+    int32_t *ids;
+    size_t n_ids, dropped;
+    if (prompt_encode(engine->loaded.model, job->messages, job->n_messages, job->max_tokens, &ids,
+                      &n_ids, &dropped, err))
+        return -1;
+    atomic_store(&job->dropped, dropped);
+    struct steering_value live = steering_get(engine->steering);
+    float strengths[GYARU_MAX_VECTORS] = {0};
+    if (engine->loaded.vector >= 0)
+        strengths[engine->loaded.vector] = live.strength;
+    struct gyaru_request request;
+    gyaru_request_init(engine->loaded.model, &request);
+    request.prompt = ids;
+    request.n_prompt = n_ids;
+    request.max_tokens = job->max_tokens;
+    request.sampling = engine->loaded.sampling;
+    request.sampling.seed += engine->n_started++;
+    request.strengths = strengths;
+    request.gauge = engine->loaded.vector;
+    int rc = gyaru_session_start(slot->session, &request, err);
+    free(ids);
+    if (rc)
+        return -1;
+    slot->job = job;
+    slot->owner = job->owner;
+    slot->n_tokens = 0;
+    slot->version = live.version;
+    return 0;
+}
+
+/* Takes the next job that can start: *slot is its place. NULL if none can. Cancelled jobs leave
+ * the queue here. */
+static struct job *take_job(struct engine *engine, struct slot **slot)
+{
+    struct job *taken = NULL;
+    pthread_mutex_lock(&engine->lock);
+    int kept = 0;
+    for (int i = 0; i < engine->n_queue; i++) {
+        struct job *job = engine->queue[i];
+        if (!taken && (job_cancelled(job) || (*slot = choose_slot(engine, job))))
+            taken = job;
+        else
+            engine->queue[kept++] = job;
+    }
+    engine->n_queue = kept;
+    if (taken && *slot)
+        engine->n_running++;
+    pthread_mutex_unlock(&engine->lock);
+    return taken;
+}
+
+static void start_jobs(struct engine *engine)
+{
+    struct slot *slot = NULL;
+    struct job *job;
+    while ((job = take_job(engine, &slot))) {
+        struct gyaru_error error;
+        if (!slot) {
+            finish_job(job, GYARU_CANCELLED, NULL);
+            continue;
+        }
+        if (start_job(engine, slot, job, &error)) {
+            pthread_mutex_lock(&engine->lock);
+            engine->n_running--;
+            pthread_mutex_unlock(&engine->lock);
+            finish_job(job, GYARU_STOP, &error);
+        }
+        slot = NULL;
+        engine->notify(engine->user);
+    }
+}
+
+/* ---- steps ------------------------------------------------------------------------------------- */
+
+static struct slot *slot_of(struct engine *engine, const struct gyaru_session *session)
+{
+    for (int i = 0; i < engine->options.sessions; i++) {
+        if (engine->slots[i].session == session)
+            return &engine->slots[i];
+    }
+    return NULL;
+}
+
+static void report(struct engine *engine, struct slot *slot, const struct gyaru_event *said)
+{
+    struct job_event event = {
+        .kind = said->token >= 0 ? JOB_TOKEN : said->text_len ? JOB_TEXT : JOB_PREFILL,
+        .n_prompt = said->n_prompt,
+        .n_done = said->n_prompt_done,
+        .n_cached = said->n_cached,
+        .cosine = said->cosine,
+        .gauge = said->gauge,
+        .strength = said->strength,
+        .version = slot->version,
+    };
+    if (event.kind == JOB_TOKEN) {
+        double now = clock_seconds();
+        if (slot->n_tokens++ == 0)
+            slot->first_token = now;
+        else if (now > slot->first_token)
+            event.tokens_per_second =
+                (float)((double)(slot->n_tokens - 1) / (now - slot->first_token));
+    }
+    if (event.kind != JOB_PREFILL || !said->finish)
+        job_push_text(slot->job, &event, said->text, said->text_len);
+    if (said->finish)
+        finish_slot(engine, slot, said->finish, NULL);
+}
+
+/* Gives the running sessions the live strength, cancels what was cancelled; returns how many run. */
+static size_t prepare_step(struct engine *engine)
+{
+    struct steering_value live = steering_get(engine->steering);
+    size_t n = 0;
+    for (int i = 0; i < engine->options.sessions; i++) {
+        struct slot *slot = &engine->slots[i];
+        if (!slot->job)
+            continue;
+        if (job_cancelled(slot->job))
+            gyaru_session_cancel(slot->session);
+        if (slot->version != live.version) {
+            slot->version = live.version;
+            if (engine->loaded.vector >= 0)
+                gyaru_session_set_strength(slot->session, engine->loaded.vector, live.strength);
+        }
+        engine->step_sessions[n++] = slot->session;
+    }
+    return n;
+}
+
+/* A failed step leaves no session to trust: all their answers end with the error. */
+static void fail_all(struct engine *engine, const struct gyaru_error *error)
+{
+    log_line("error: a step failed: %s", error->text);
+    for (int i = 0; i < engine->options.sessions; i++) {
+        struct slot *slot = &engine->slots[i];
+        if (!slot->job)
+            continue;
+        finish_slot(engine, slot, GYARU_STOP, error);
+        gyaru_session_reset(slot->session);
+        slot->owner = 0;
+    }
+}
+
+static void step(struct engine *engine, size_t n)
+{
+    struct gyaru_error error;
+    size_t n_events = (size_t)engine->options.sessions;
+    if (gyaru_step(engine->step_sessions, n, engine->step_events, &n_events, &error)) {
+        fail_all(engine, &error);
+    } else {
+        for (size_t i = 0; i < n_events; i++) {
+            struct slot *slot = slot_of(engine, engine->step_events[i].session);
+            if (slot && slot->job)
+                report(engine, slot, &engine->step_events[i]);
+        }
+    }
+    engine->notify(engine->user);
+}
+
+/* ---- the thread ---------------------------------------------------------------------------------- */
+
+static int on_progress(void *user, const char *what, uint64_t done, uint64_t total)
+{
+    struct engine *engine = user;
+    pthread_mutex_lock(&engine->lock);
+    bool stop = engine->stop;
+    engine->progress = total ? (double)done / (double)total : -1;
+    pthread_mutex_unlock(&engine->lock);
+    return stop;
+}
+
+static int open_sessions(struct engine *engine, struct gyaru_error *err)
+{
+    size_t n = (size_t)engine->options.sessions;
+    engine->slots = calloc(n, sizeof *engine->slots);
+    engine->step_sessions = calloc(n, sizeof(struct gyaru_session *));
+    engine->step_events = calloc(n, sizeof *engine->step_events);
+    if (!engine->slots || !engine->step_sessions || !engine->step_events)
+        return error_memory(err, n * sizeof *engine->slots, "the slots");
+    for (size_t i = 0; i < n; i++) {
+        if (gyaru_session_new(engine->loaded.model, &engine->slots[i].session, err))
+            return -1;
+    }
+    return 0;
+}
+
+static void fill_info(struct engine *engine)
+{
+    const struct server_model *loaded = &engine->loaded;
+    const struct gyaru_model_info *model = gyaru_model_info(loaded->model);
+    engine->info = (struct engine_info){
+        .model_name = model->name,
+        .device = model->device,
+        .vector_name = loaded->vector_name,
+        .warning = loaded->warning,
+        .fingerprint = model->fingerprint,
+        .n_layers = model->n_layers,
+        .hidden_size = model->hidden_size,
+        .context = model->context,
+        .gauge_layer =
+            loaded->vector >= 0 ? gyaru_model_gauge_layer(loaded->model, loaded->vector) : -1,
+        .load_seconds = model->load_seconds,
+        .loaded_at = (int64_t)time(NULL),
+        .sampling = loaded->sampling,
+    };
+}
+
+static void set_state(struct engine *engine, enum engine_state state)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->state = state;
+    pthread_mutex_unlock(&engine->lock);
+    engine->notify(engine->user);
+}
+
+static int load(struct engine *engine)
+{
+    struct gyaru_error error;
+    const struct server_options *options = &engine->options;
+    int rc = options->load(options->user, on_progress, engine, &engine->loaded, &error);
+    if (!rc && open_sessions(engine, &error))
+        rc = -1;
+    if (rc) {
+        pthread_mutex_lock(&engine->lock);
+        engine->error = error;
+        pthread_mutex_unlock(&engine->lock);
+        set_state(engine, ENGINE_FAILED);
+        return -1;
+    }
+    fill_info(engine);
+    steering_set(engine->steering, engine->loaded.strength);
+    set_state(engine, ENGINE_READY);
+    return 0;
+}
+
+/* Waits for work; false when the thread is to end. */
+static bool wait_for_work(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    while (!engine->stop && !engine->n_queue && !engine->n_running)
+        pthread_cond_wait(&engine->wake, &engine->lock);
+    bool go_on = !engine->stop;
+    pthread_mutex_unlock(&engine->lock);
+    return go_on;
+}
+
+static void cancel_all(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    int n = engine->n_queue;
+    engine->n_queue = 0;
+    pthread_mutex_unlock(&engine->lock);
+    for (int i = 0; i < n; i++)
+        finish_job(engine->queue[i], GYARU_CANCELLED, NULL);
+    for (int i = 0; engine->slots && i < engine->options.sessions; i++) {
+        if (engine->slots[i].job)
+            finish_slot(engine, &engine->slots[i], GYARU_CANCELLED, NULL);
+    }
+    engine->notify(engine->user);
+}
+
+static void close_sessions(struct engine *engine)
+{
+    for (int i = 0; engine->slots && i < engine->options.sessions; i++) {
+        if (engine->slots[i].session)
+            gyaru_session_free(engine->slots[i].session);
+    }
+    free(engine->slots);
+    free(engine->step_sessions);
+    free(engine->step_events);
+}
+
+static void *engine_main(void *arg)
+{
+    struct engine *engine = arg;
+    if (!load(engine)) {
+        while (wait_for_work(engine)) {
+            engine->round++;
+            start_jobs(engine);
+            size_t n = prepare_step(engine);
+            if (n)
+                step(engine, n);
+        }
+    }
+    cancel_all(engine);
+    close_sessions(engine);
+    engine->options.unload(engine->options.user);
+    return NULL;
+}
+
+int engine_new(const struct server_options *options, struct steering *steering,
+               void (*notify)(void *user), void *user, struct engine **out,
+               struct gyaru_error *err)
+{
+    struct engine *engine = calloc(1, sizeof *engine);
+    if (engine)
+        engine->queue = calloc((size_t)options->waiting, sizeof(struct job *));
+    if (!engine || !engine->queue) {
+        free(engine);
+        return error_memory(err, sizeof *engine, "the engine");
+    }
+    engine->options = *options;
+    engine->steering = steering;
+    engine->notify = notify;
+    engine->user = user;
+    engine->loaded.vector = -1;
+    engine->progress = -1;
+    pthread_mutex_init(&engine->lock, NULL);
+    pthread_cond_init(&engine->wake, NULL);
+    if (pthread_create(&engine->thread, NULL, engine_main, engine)) {
+        free(engine->queue);
+        free(engine);
+        return error_set(err, GYARU_FAILED, "cannot start the engine's thread");
+    }
+    *out = engine;
+    return 0;
+}
+
+void engine_stop(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    engine->stop = true;
+    pthread_cond_signal(&engine->wake);
+    pthread_mutex_unlock(&engine->lock);
+    pthread_join(engine->thread, NULL);
+}
+
+void engine_free(struct engine *engine)
+{
+    if (!engine)
+        return;
+    pthread_cond_destroy(&engine->wake);
+    pthread_mutex_destroy(&engine->lock);
+    free(engine->queue);
+    free(engine);
+}

@@ -1,0 +1,60 @@
+/*
+ * engine.h - the thread that owns the model: jobs in, events out.
+ *
+ * Every running job has a slot (a session of the library). A slot remembers which connection it
+ * served, so that a follow-up question finds its conversation in the KV cache; otherwise the slot
+ * that idled longest is taken. Jobs that find no slot wait in a bounded queue.
+ */
+#ifndef SERVER_ENGINE_H
+#define SERVER_ENGINE_H
+
+#include "server/job.h"
+#include "server/server.h"
+#include "server/steering.h"
+
+enum engine_state { ENGINE_LOADING, ENGINE_READY, ENGINE_FAILED };
+
+/* What the event loop may know about the model; never changes once the state is READY. */
+struct engine_info {
+    const char *model_name, *device;
+    const char *vector_name; /* NULL: none */
+    const char *warning;     /* NULL: the vector's fingerprint matches */
+    const char *fingerprint; /* of the model */
+    int n_layers, hidden_size, context;
+    int gauge_layer; /* -1: no vector */
+    double load_seconds;
+    int64_t loaded_at; /* seconds since 1970 */
+    struct gyaru_sampling sampling;
+};
+
+struct engine_counts {
+    int running, slots;
+    int waiting, places;
+};
+
+struct engine;
+
+/* Starts the thread, which begins to load. `notify` is called from it whenever there is news: a
+ * new state, or events in some job. */
+int engine_new(const struct server_options *options, struct steering *steering,
+               void (*notify)(void *user), void *user, struct engine **out,
+               struct gyaru_error *err);
+
+/* Ends every job as cancelled, stops the thread and waits for it; no notification comes after
+ * this. Nothing is accepted any more. */
+void engine_stop(struct engine *engine);
+void engine_free(struct engine *engine);
+
+enum engine_state engine_state(struct engine *engine);
+const struct engine_info *engine_info(struct engine *engine); /* NULL unless READY */
+double engine_progress(struct engine *engine);                /* of loading, 0..1; -1: unknown */
+struct gyaru_error engine_error(struct engine *engine);       /* if FAILED */
+struct engine_counts engine_counts(struct engine *engine);
+
+/* Queues the job (takes a reference of its own); -1 if the queue is full. */
+int engine_submit(struct engine *engine, struct job *job);
+
+/* Tells the thread that some job was cancelled. */
+void engine_wake(struct engine *engine);
+
+#endif

@@ -1,0 +1,359 @@
+/*
+ * http.c - requests: checked (guard.h), routed by a table, answered as JSON or with an asset.
+ *
+ * A request with a body is checked before the body is read; what is refused then closes the
+ * connection, so that the body is never mistaken for another request.
+ */
+#include "server/conn.h"
+
+#include "server/guard.h"
+#include "server/route.h"
+
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define HEADER_MAX 1024 /* bytes of any header that we look at */
+
+static const char *const security_headers[][2] = {
+    {"content-security-policy:",
+     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+     "frame-ancestors 'self'; object-src 'none'"},
+    {"x-content-type-options:", "nosniff"},
+    {"referrer-policy:", "no-referrer"},
+    {"cross-origin-resource-policy:", "same-origin"},
+    {"cache-control:", "no-cache"},
+};
+
+/* ---- answers ------------------------------------------------------------------------------------ */
+
+void http_release(struct conn *conn)
+{
+    free(conn->exchange.owned);
+    str_release(&conn->exchange.request);
+    memset(&conn->exchange, 0, sizeof conn->exchange);
+}
+
+static int add_header(struct lws *wsi, const char *name, const char *value, uint8_t **p,
+                      uint8_t *end)
+{
+    return lws_add_http_header_by_name(wsi, (const unsigned char *)name,
+                                       (const unsigned char *)value, (int)strlen(value), p, end);
+}
+
+static int write_head(struct lws *wsi, const struct http_answer *answer, bool close)
+{
+    uint8_t buffer[LWS_PRE + 4096], *start = buffer + LWS_PRE, *p = start;
+    uint8_t *end = buffer + sizeof buffer - 1;
+    if (lws_add_http_header_status(wsi, answer->status, &p, end))
+        return -1;
+    for (size_t i = 0; i < sizeof security_headers / sizeof security_headers[0]; i++) {
+        if (add_header(wsi, security_headers[i][0], security_headers[i][1], &p, end))
+            return -1;
+    }
+    if (answer->type && add_header(wsi, "content-type:", answer->type, &p, end))
+        return -1;
+    if (answer->extra_name && add_header(wsi, answer->extra_name, answer->extra_value, &p, end))
+        return -1;
+    if (close && add_header(wsi, "connection:", "close", &p, end))
+        return -1;
+    if (lws_add_http_header_content_length(wsi, answer->len, &p, end))
+        return -1;
+    return lws_finalize_write_http_header(wsi, start, &p, end) ? -1 : 0;
+}
+
+static int finish(struct conn *conn, struct lws *wsi)
+{
+    bool close = conn->exchange.close;
+    http_release(conn);
+    return close || lws_http_transaction_completed(wsi) ? -1 : 0;
+}
+
+int http_answer(struct conn *conn, struct lws *wsi, struct http_answer answer)
+{
+    struct exchange *x = &conn->exchange;
+    bool head = lws_hdr_total_length(wsi, WSI_TOKEN_HEAD_URI) > 0;
+    free(x->owned);
+    x->owned = answer.owned;
+    x->body = answer.body;
+    x->len = head ? 0 : answer.len;
+    x->sent = 0;
+    x->route = NULL;
+    if (write_head(wsi, &answer, x->close))
+        return -1;
+    if (!x->len)
+        return finish(conn, wsi);
+    lws_callback_on_writable(wsi);
+    return 0;
+}
+
+int http_writeable(struct conn *conn, struct lws *wsi)
+{
+    struct exchange *x = &conn->exchange;
+    if (!x->body)
+        return 0;
+    while (x->sent < x->len && !lws_send_pipe_choked(wsi)) {
+        uint8_t buffer[LWS_PRE + 4096];
+        size_t n = x->len - x->sent;
+        if (n > sizeof buffer - LWS_PRE)
+            n = sizeof buffer - LWS_PRE;
+        memcpy(buffer + LWS_PRE, x->body + x->sent, n);
+        x->sent += n;
+        enum lws_write_protocol kind = x->sent < x->len ? LWS_WRITE_HTTP : LWS_WRITE_HTTP_FINAL;
+        if (lws_write(wsi, buffer + LWS_PRE, n, kind) < 0)
+            return -1;
+    }
+    if (x->sent == x->len)
+        return finish(conn, wsi);
+    lws_callback_on_writable(wsi);
+    return 0;
+}
+
+int http_json(struct conn *conn, struct lws *wsi, unsigned status, json_t *json)
+{
+    char *text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(json);
+    if (!text)
+        return -1;
+    struct http_answer answer = {.status = status,
+                                 .type = "application/json",
+                                 .body = (const unsigned char *)text,
+                                 .len = strlen(text),
+                                 .owned = text};
+    if (status == 401) {
+        answer.extra_name = "www-authenticate:";
+        answer.extra_value = "Bearer";
+    } else if (status == 503) {
+        answer.extra_name = "retry-after:";
+        answer.extra_value = "1";
+    }
+    return http_answer(conn, wsi, answer);
+}
+
+int http_error(struct conn *conn, struct lws *wsi, unsigned status, const char *type,
+               const char *message)
+{
+    return http_json(conn, wsi, status,
+                     json_pack("{s:{s:i,s:s,s:s}}", "error", "code", (int)status, "message",
+                               message, "type", type));
+}
+
+/* ---- checks ---------------------------------------------------------------------------------------- */
+
+/* Copies of the headers that guard.h judges. */
+struct headers {
+    char host[HEADER_MAX], origin[HEADER_MAX], authorization[HEADER_MAX], api_key[HEADER_MAX],
+        cookie[4 * HEADER_MAX], query[HEADER_MAX];
+};
+
+/* NULL if the header is missing; what does not fit becomes "", which no check accepts. */
+static const char *copy_header(struct lws *wsi, enum lws_token_indexes token, char *buffer,
+                               size_t size)
+{
+    if (lws_hdr_total_length(wsi, token) <= 0)
+        return NULL;
+    if (lws_hdr_copy(wsi, buffer, (int)size, token) < 0)
+        buffer[0] = '\0';
+    return buffer;
+}
+
+static const char *copy_custom(struct lws *wsi, const char *name, char *buffer, size_t size)
+{
+    int len = (int)strlen(name);
+    if (lws_hdr_custom_length(wsi, name, len) < 0)
+        return NULL;
+    if (lws_hdr_custom_copy(wsi, buffer, (int)size, name, len) < 0)
+        buffer[0] = '\0';
+    return buffer;
+}
+
+static void read_headers(struct lws *wsi, struct headers *h, struct guard_request *request)
+{
+    *request = (struct guard_request){
+        .host = copy_header(wsi, WSI_TOKEN_HOST, h->host, sizeof h->host),
+        .origin = copy_header(wsi, WSI_TOKEN_ORIGIN, h->origin, sizeof h->origin),
+        .authorization = copy_header(wsi, WSI_TOKEN_HTTP_AUTHORIZATION, h->authorization,
+                                     sizeof h->authorization),
+        .api_key = copy_custom(wsi, "x-api-key:", h->api_key, sizeof h->api_key),
+        .cookie = copy_header(wsi, WSI_TOKEN_HTTP_COOKIE, h->cookie, sizeof h->cookie),
+        .query_key = lws_get_urlarg_by_name(wsi, "key=", h->query, sizeof h->query),
+    };
+}
+
+/* 0: may pass; else an answer was begun and *rc is the callback's result. */
+static bool refused(struct server *server, struct conn *conn, struct lws *wsi, bool public,
+                    int *rc)
+{
+    struct headers headers;
+    struct guard_request request;
+    read_headers(wsi, &headers, &request);
+    conn->exchange.close = true;
+    switch (guard_check(&request, server->options.host)) {
+    case GUARD_BAD_HOST:
+        *rc = http_error(conn, wsi, 400, "invalid_request_error", "the Host header is not valid");
+        return true;
+    case GUARD_FOREIGN_HOST:
+        *rc = http_error(conn, wsi, 403, "permission_error",
+                         "this name is not the server's; use http://127.0.0.1 or localhost");
+        return true;
+    case GUARD_FOREIGN_ORIGIN:
+        *rc = http_error(conn, wsi, 403, "permission_error",
+                         "pages of another origin may not use this server");
+        return true;
+    case GUARD_PASS:
+        break;
+    }
+    if (!public && !guard_key(&request, server->options.api_key)) {
+        *rc = http_error(conn, wsi, 401, "authentication_error", "an API key is needed");
+        return true;
+    }
+    conn->exchange.close = false;
+    return false;
+}
+
+/* Does the request announce a body in a way that we can bound? Refuses it otherwise. */
+static bool bad_body(struct server *server, struct conn *conn, struct lws *wsi, int *rc)
+{
+    char length[32], type[128];
+    bool chunked = lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING) > 0;
+    const char *announced =
+        copy_header(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, length, sizeof length);
+    conn->exchange.close = true;
+    if (chunked && announced)
+        *rc = http_error(conn, wsi, 400, "invalid_request_error",
+                         "both Content-Length and Transfer-Encoding");
+    else if (chunked || !announced)
+        *rc = http_error(conn, wsi, 411, "invalid_request_error", "a Content-Length is needed");
+    else if (!*length || strspn(length, "0123456789") != strlen(length) || strlen(length) > 15)
+        *rc = http_error(conn, wsi, 400, "invalid_request_error", "Content-Length is no number");
+    else if (strtoull(length, NULL, 10) > server->options.message_bytes)
+        *rc = http_error(conn, wsi, 413, "invalid_request_error", "the request is too large");
+    else if (!copy_header(wsi, WSI_TOKEN_HTTP_CONTENT_TYPE, type, sizeof type) ||
+             strncasecmp(type, "application/json", 16))
+        /* A page elsewhere may post text/plain without being asked for permission first. */
+        *rc = http_error(conn, wsi, 403, "permission_error", "send application/json");
+    else {
+        conn->exchange.close = false;
+        return false;
+    }
+    return true;
+}
+
+/* ---- dispatch --------------------------------------------------------------------------------------- */
+
+static const struct {
+    enum lws_token_indexes token;
+    const char *name;
+} methods[] = {
+    {WSI_TOKEN_GET_URI, "GET"},     {WSI_TOKEN_HEAD_URI, "HEAD"},
+    {WSI_TOKEN_POST_URI, "POST"},   {WSI_TOKEN_PUT_URI, "PUT"},
+    {WSI_TOKEN_PATCH_URI, "PATCH"}, {WSI_TOKEN_DELETE_URI, "DELETE"},
+    {WSI_TOKEN_OPTIONS_URI, "OPTIONS"},
+};
+
+static const char *method_of(struct lws *wsi)
+{
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        if (lws_hdr_total_length(wsi, methods[i].token) > 0)
+            return methods[i].name;
+    }
+    return "";
+}
+
+/* A page opened with ?key= gets the key as a cookie, which its scripts and socket then carry. */
+static int answer_with_cookie(struct server *server, struct conn *conn, struct lws *wsi)
+{
+    struct str cookie = STR_INIT;
+    str_printf(&cookie, "gyaru_key=%s; HttpOnly; SameSite=Strict; Path=/",
+               server->options.api_key);
+    char *text = str_take(&cookie);
+    if (!text)
+        return -1;
+    static const unsigned char body[] =
+        "<!doctype html><meta http-equiv=\"refresh\" content=\"0;url=/\">";
+    int rc = http_answer(conn, wsi,
+                         (struct http_answer){.status = 200,
+                                              .type = "text/html; charset=utf-8",
+                                              .body = body,
+                                              .len = sizeof body - 1,
+                                              .extra_name = "set-cookie:",
+                                              .extra_value = text});
+    free(text);
+    return rc;
+}
+
+static int not_allowed(struct conn *conn, struct lws *wsi)
+{
+    conn->exchange.close = true;
+    return http_error(conn, wsi, 405, "invalid_request_error",
+                      "this path does not know this method");
+}
+
+int http_request(struct server *server, struct conn *conn, struct lws *wsi, const char *path)
+{
+    http_release(conn);
+    const char *method = method_of(wsi);
+    bool reads = !strcmp(method, "GET") || !strcmp(method, "HEAD");
+    bool known_path;
+    const struct route *route = route_find(reads ? "GET" : method, path, &known_path);
+    int rc;
+    if (refused(server, conn, wsi, route && route->is_public, &rc))
+        return rc;
+    if (!reads && (!route || route->has_body) && bad_body(server, conn, wsi, &rc))
+        return rc;
+    if (route && route->has_body) {
+        conn->exchange.route = route;
+        return 0;
+    }
+    if (route)
+        return route->answer(server, conn, wsi);
+    if (known_path || !reads)
+        return not_allowed(conn, wsi);
+    char key[8];
+    if (server->options.api_key && !strcmp(path, "/") &&
+        lws_get_urlarg_by_name(wsi, "key=", key, sizeof key))
+        return answer_with_cookie(server, conn, wsi);
+    if (asset_answer(conn, wsi, path, &rc))
+        return rc;
+    return http_error(conn, wsi, 404, "not_found_error", "there is nothing of this name");
+}
+
+int http_body(struct server *server, struct conn *conn, struct lws *wsi, const void *data,
+              size_t len)
+{
+    struct exchange *x = &conn->exchange;
+    if (!x->route) /* refused already */
+        return -1;
+    if (x->request.len + len > server->options.message_bytes)
+        return -1;
+    str_append(&x->request, data, len);
+    return str_failed(&x->request) ? -1 : 0;
+}
+
+int http_body_end(struct server *server, struct conn *conn, struct lws *wsi)
+{
+    const struct route *route = conn->exchange.route;
+    return route ? route->answer(server, conn, wsi) : -1;
+}
+
+int http_upgrade(struct server *server, struct conn *conn, struct lws *wsi)
+{
+    char path[64];
+    int rc;
+    http_release(conn);
+    if (refused(server, conn, wsi, false, &rc))
+        return 1;
+    conn->exchange.close = true;
+    const char *uri = copy_header(wsi, WSI_TOKEN_GET_URI, path, sizeof path);
+    if (!uri || strcmp(uri, "/ws")) {
+        http_error(conn, wsi, 404, "not_found_error", "the WebSocket is at /ws");
+        return 1;
+    }
+    if (server->stopping || engine_state(server->engine) != ENGINE_READY) {
+        http_error(conn, wsi, 503, "unavailable_error",
+                   server->stopping ? "Shutting down" : "Loading model");
+        return 1;
+    }
+    conn->exchange.close = false;
+    return 0;
+}

@@ -1,0 +1,100 @@
+/* route.c - health, models and the live strength over HTTP. */
+#include "server/route.h"
+
+#include "base/json.h"
+
+#include <string.h>
+
+static int answer_health(struct server *server, struct conn *conn, struct lws *wsi)
+{
+    const struct engine_info *info = engine_info(server->engine);
+    if (server->stopping)
+        return http_error(conn, wsi, 503, "unavailable_error", "Shutting down");
+    if (!info) {
+        json_t *error = json_pack("{s:{s:i,s:s,s:s}}", "error", "code", 503, "message",
+                                  "Loading model", "type", "unavailable_error");
+        double progress = engine_progress(server->engine);
+        if (error && progress >= 0)
+            json_object_set_new(error, "progress", json_real(progress));
+        return http_json(conn, wsi, 503, error);
+    }
+    struct engine_counts counts = engine_counts(server->engine);
+    return http_json(conn, wsi, 200,
+                     json_pack("{s:s,s:s,s:s,s:i,s:i,s:i}", "status", "ok", "model",
+                               info->model_name, "version", GYARU_VERSION, "slots",
+                               counts.slots, "slots_busy", counts.running, "waiting",
+                               counts.waiting));
+}
+
+static int loading(struct conn *conn, struct lws *wsi)
+{
+    return http_error(conn, wsi, 503, "unavailable_error", "Loading model");
+}
+
+static int answer_models(struct server *server, struct conn *conn, struct lws *wsi)
+{
+    const struct engine_info *info = engine_info(server->engine);
+    if (!info)
+        return loading(conn, wsi);
+    return http_json(conn, wsi, 200,
+                     json_pack("{s:s,s:[{s:s,s:s,s:I,s:s}]}", "object", "list", "data", "id",
+                               info->model_name, "object", "model", "created",
+                               (json_int_t)info->loaded_at, "owned_by", "gyaru"));
+}
+
+static int answer_steering(struct server *server, struct conn *conn, struct lws *wsi)
+{
+    const struct engine_info *info = engine_info(server->engine);
+    if (!info)
+        return loading(conn, wsi);
+    struct steering_value live = steering_get(&server->steering);
+    json_t *json = json_pack("{s:f,s:I,s:f,s:f,s:s?}", "strength", (double)live.strength, "version",
+                             (json_int_t)live.version, "min", (double)GYARU_STRENGTH_MIN, "max",
+                             (double)GYARU_STRENGTH_MAX, "vector", info->vector_name);
+    if (json && info->vector_name)
+        json_object_set_new(json, "layer", json_integer(info->gauge_layer));
+    return http_json(conn, wsi, 200, json);
+}
+
+static int put_steering(struct server *server, struct conn *conn, struct lws *wsi)
+{
+    if (!engine_info(server->engine))
+        return loading(conn, wsi);
+    struct gyaru_error error;
+    struct str *body = &conn->exchange.request;
+    json_t *json = json_parse(body->data ? body->data : "", body->len, "the request", &error);
+    float strength = 0;
+    int rc = json ? steering_parse(json_object_get(json, "strength"), &strength, &error) : -1;
+    json_decref(json);
+    if (rc)
+        return http_error(conn, wsi, 400, "invalid_request_error", error.text);
+    steering_set(&server->steering, strength);
+    ws_notify_all(server);
+    return answer_steering(server, conn, wsi);
+}
+
+static int answer_ws(struct server *server, struct conn *conn, struct lws *wsi)
+{
+    return http_error(conn, wsi, 426, "invalid_request_error", "this path speaks WebSocket only");
+}
+
+static const struct route routes[] = {
+    {"GET", "/health", true, false, answer_health},
+    {"GET", "/v1/models", false, false, answer_models},
+    {"GET", "/v1/steering", false, false, answer_steering},
+    {"PUT", "/v1/steering", false, true, put_steering},
+    {"GET", "/ws", false, false, answer_ws},
+};
+
+const struct route *route_find(const char *method, const char *path, bool *known_path)
+{
+    *known_path = false;
+    for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
+        if (strcmp(path, routes[i].path))
+            continue;
+        *known_path = true;
+        if (!strcmp(method, routes[i].method))
+            return &routes[i];
+    }
+    return NULL;
+}

@@ -1,0 +1,24 @@
+/*
+ * route.h - the table of HTTP paths. One file per family of endpoints adds its entries in route.c.
+ */
+#ifndef SERVER_ROUTE_H
+#define SERVER_ROUTE_H
+
+#include "server/conn.h"
+
+#include <jansson.h>
+
+struct route {
+    const char *method, *path;
+    bool is_public; /* needs no key */
+    bool has_body;  /* a JSON body is read first, into conn->exchange.request */
+    int (*answer)(struct server *server, struct conn *conn, struct lws *wsi);
+};
+
+/* *known_path: some method of this path exists. */
+const struct route *route_find(const char *method, const char *path, bool *known_path);
+
+/* Answers with a document (taken over; NULL closes the connection). */
+int http_json(struct conn *conn, struct lws *wsi, unsigned status, json_t *json);
+
+#endif

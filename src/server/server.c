@@ -1,0 +1,392 @@
+/*
+ * server.c - see server.h: the listening socket, the event loop, the way out.
+ *
+ * The listening socket is ours and libwebsockets only polls it: so a taken port is found out at
+ * once and by name, port 0 works, and stopping to accept is closing it.
+ */
+#include "server/conn.h"
+
+#include "base/clock.h"
+#include "base/file.h"
+#include "server/guard.h"
+#include "server/log.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netdb.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define ACCEPTS_MAX   64          /* per turn of the loop */
+#define BACKLOG       512
+#define SEND_BUFFER   (128 << 10) /* bytes of kernel memory for a slow reader, at most */
+#define HEADER_BYTES  8192        /* of one request */
+#define HEADER_POOL   64          /* requests whose headers are held at a time */
+#define PING_SECONDS  30
+#define CLOSE_SECONDS 1           /* for close frames, at the very end */
+
+void server_options_init(struct server_options *options)
+{
+    *options = (struct server_options){
+        .host = "127.0.0.1",
+        .port = 8080,
+        .sessions = 4,
+        .waiting = 32,
+        .connections = 2048,
+        .message_bytes = 64 << 10,
+        .history_bytes = 64 << 10,
+        .ring_events = 1024,
+        .idle_seconds = 20,
+        .send_seconds = 30,
+        .drain_seconds = 5,
+    };
+}
+
+bool server_host_is_loopback(const char *host)
+{
+    return guard_is_loopback(host);
+}
+
+/* ---- listening ------------------------------------------------------------------------------------ */
+
+static int try_listen(const struct addrinfo *address)
+{
+    int fd = socket(address->ai_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    if (fd < 0)
+        return -1;
+    int one = 1;
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
+    if (bind(fd, address->ai_addr, address->ai_addrlen) || listen(fd, BACKLOG)) {
+        int why = errno;
+        close(fd);
+        errno = why;
+        return -1;
+    }
+    return fd;
+}
+
+static int port_of(int fd)
+{
+    struct sockaddr_storage address;
+    socklen_t len = sizeof address;
+    if (getsockname(fd, (struct sockaddr *)&address, &len))
+        return -1;
+    if (address.ss_family == AF_INET6)
+        return ntohs(((struct sockaddr_in6 *)&address)->sin6_port);
+    return ntohs(((struct sockaddr_in *)&address)->sin_port);
+}
+
+/* Returns the socket, -1 on failure. */
+static int open_listener(const struct server_options *options, struct gyaru_error *err)
+{
+    struct addrinfo hints = {.ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE | AI_NUMERICHOST};
+    struct addrinfo *address;
+    char port[16];
+    snprintf(port, sizeof port, "%d", options->port);
+    const char *host = strcasecmp(options->host, "localhost") ? options->host : "127.0.0.1";
+    if (getaddrinfo(host, port, &hints, &address))
+        return error_set(err, GYARU_USAGE, "--host: '%s' is no numeric address such as 127.0.0.1",
+                         options->host);
+    int fd = try_listen(address);
+    int why = errno;
+    freeaddrinfo(address);
+    if (fd >= 0)
+        return fd;
+    if (why == EADDRINUSE)
+        return error_set(err, GYARU_FAILED,
+                         "port %d is in use: stop the program that holds it, or choose another "
+                         "with --port N",
+                         options->port);
+    return error_set(err, GYARU_FAILED, "cannot listen on %s port %d: %s", options->host,
+                     options->port, strerror(why));
+}
+
+static void refuse_socket(int fd)
+{
+    static const char full[] = "HTTP/1.1 503 Service Unavailable\r\nretry-after: 5\r\n"
+                               "content-length: 0\r\nconnection: close\r\n\r\n";
+    /* A client that does not even take this much only misses the reason. */
+    ssize_t sent = send(fd, full, sizeof full - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)sent;
+    close(fd);
+}
+
+static void accept_some(struct server *server, int listener)
+{
+    for (int i = 0; i < ACCEPTS_MAX; i++) {
+        int fd = accept4(listener, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+        if (fd < 0)
+            return;
+        if (server->n_connections >= server->options.connections) {
+            refuse_socket(fd);
+            continue;
+        }
+        int size = SEND_BUFFER;
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+        lws_adopt_socket_vhost(server->vhost, fd); /* closes fd on failure */
+    }
+}
+
+/* ---- callbacks -------------------------------------------------------------------------------------- */
+
+static struct server *server_of(struct lws *wsi)
+{
+    return lws_context_user(lws_get_context(wsi));
+}
+
+static int on_listener(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in,
+                       size_t len)
+{
+    struct server *server = server_of(wsi);
+    if (reason == LWS_CALLBACK_RAW_RX_FILE)
+        accept_some(server, (int)(intptr_t)lws_get_socket_fd(wsi));
+    else if (reason == LWS_CALLBACK_RAW_CLOSE_FILE)
+        server->listener = NULL;
+    return 0;
+}
+
+static int on_http(struct server *server, struct lws *wsi, enum lws_callback_reasons reason,
+                   struct conn *conn, void *in, size_t len)
+{
+    switch (reason) {
+    case LWS_CALLBACK_HTTP:
+        return http_request(server, conn, wsi, in);
+    case LWS_CALLBACK_HTTP_BODY:
+        return http_body(server, conn, wsi, in, len);
+    case LWS_CALLBACK_HTTP_BODY_COMPLETION:
+        return http_body_end(server, conn, wsi);
+    case LWS_CALLBACK_HTTP_WRITEABLE:
+        return http_writeable(conn, wsi);
+    case LWS_CALLBACK_HTTP_CONFIRM_UPGRADE:
+        /* "websocket" is the only thing to upgrade to. */
+        if (!in || strcasecmp(in, "websocket"))
+            return -1;
+        return http_upgrade(server, conn, wsi);
+    case LWS_CALLBACK_CLOSED_HTTP:
+    case LWS_CALLBACK_HTTP_DROP_PROTOCOL:
+        if (conn)
+            http_release(conn);
+        return 0;
+    default:
+        return 0;
+    }
+}
+
+static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in,
+                    size_t len)
+{
+    struct conn *conn = user;
+    struct server *server;
+    switch (reason) {
+    case LWS_CALLBACK_SERVER_NEW_CLIENT_INSTANTIATED:
+        server_of(wsi)->n_connections++;
+        return 0;
+    case LWS_CALLBACK_WSI_DESTROY:
+        server = server_of(wsi);
+        if (wsi != server->listener)
+            server->n_connections--;
+        return 0;
+    case LWS_CALLBACK_EVENT_WAIT_CANCELLED:
+        ws_notify_all(server_of(wsi));
+        return 0;
+    case LWS_CALLBACK_ESTABLISHED:
+        conn->ws = ws_open(server_of(wsi), wsi);
+        return conn->ws ? 0 : -1;
+    case LWS_CALLBACK_RECEIVE:
+        return ws_receive(conn->ws, in, len);
+    case LWS_CALLBACK_SERVER_WRITEABLE:
+        return conn->ws ? ws_writeable(conn->ws) : 0;
+    case LWS_CALLBACK_CLOSED:
+        if (conn && conn->ws)
+            ws_close(conn->ws);
+        if (conn)
+            conn->ws = NULL;
+        return 0;
+    default:
+        return on_http(server_of(wsi), wsi, reason, conn, in, len);
+    }
+}
+
+static const struct lws_protocols protocols[] = {
+    {"gyaru", on_event, sizeof(struct conn), 4096, 0, NULL, 0},
+    {"gyaru-listener", on_listener, 0, 0, 0, NULL, 0},
+    {NULL, NULL, 0, 0, 0, NULL, 0},
+};
+
+static const lws_retry_bo_t idle_policy = {
+    .secs_since_valid_ping = PING_SECONDS,
+    .secs_since_valid_hangup = 2 * PING_SECONDS,
+};
+
+static void lws_log(int level, const char *line)
+{
+    log_line("libwebsockets: %.*s", (int)strcspn(line, "\n"), line);
+}
+
+/* ---- life --------------------------------------------------------------------------------------------- */
+
+/* From the engine thread. */
+static void on_news(void *user)
+{
+    struct server *server = user;
+    lws_cancel_service(server->context);
+}
+
+static int open_context(struct server *server, struct gyaru_error *err)
+{
+    struct lws_context_creation_info info = {
+        .port = CONTEXT_PORT_NO_LISTEN_SERVER,
+        .protocols = protocols,
+        .user = server,
+        .gid = (gid_t)-1,
+        .uid = (uid_t)-1,
+        .options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS | LWS_SERVER_OPTION_VALIDATE_UTF8,
+        .max_http_header_data = HEADER_BYTES,
+        .max_http_header_pool = HEADER_POOL,
+        .keepalive_timeout = server->options.idle_seconds,
+        .timeout_secs = (unsigned)server->options.idle_seconds,
+        .timeout_secs_ah_idle = (unsigned)server->options.idle_seconds,
+        .retry_and_idle_policy = &idle_policy,
+        .vhost_name = "gyaru",
+    };
+    server->context = lws_create_context(&info);
+    if (server->context)
+        server->vhost = lws_create_vhost(server->context, &info);
+    if (!server->vhost)
+        return error_set(err, GYARU_FAILED, "cannot start libwebsockets");
+    return 0;
+}
+
+static int open_port(struct server *server, struct gyaru_error *err)
+{
+    int fd = open_listener(&server->options, err);
+    if (fd < 0)
+        return -1;
+    server->port = port_of(fd);
+    lws_sock_file_fd_type file = {.filefd = fd};
+    server->listener = lws_adopt_descriptor_vhost(server->vhost, LWS_ADOPT_RAW_FILE_DESC, file,
+                                                  "gyaru-listener", NULL);
+    if (!server->listener)
+        return error_set(err, GYARU_FAILED, "cannot poll the listening socket");
+    if (!server->options.port_file)
+        return 0;
+    char text[16];
+    int len = snprintf(text, sizeof text, "%d\n", server->port);
+    return file_write_atomic(server->options.port_file, text, (size_t)len, err);
+}
+
+/* Sockets are cheap; the usual limit of 1024 files is not what should refuse them. */
+static void raise_file_limit(void)
+{
+    struct rlimit limit;
+    if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < limit.rlim_max) {
+        limit.rlim_cur = limit.rlim_max < 65536 ? limit.rlim_max : 65536;
+        setrlimit(RLIMIT_NOFILE, &limit);
+    }
+}
+
+int server_new(const struct server_options *options, struct server **out, struct gyaru_error *err)
+{
+    struct server *server = calloc(1, sizeof *server);
+    if (!server)
+        return error_memory(err, sizeof *server, "the server");
+    server->options = *options;
+    steering_init(&server->steering);
+    raise_file_limit();
+    lws_set_log_level(LLL_ERR, lws_log);
+    if (open_context(server, err) || open_port(server, err) ||
+        engine_new(options, &server->steering, on_news, server, &server->engine, err)) {
+        server_free(server);
+        return -1;
+    }
+    *out = server;
+    return 0;
+}
+
+void server_free(struct server *server)
+{
+    if (!server)
+        return;
+    /* The thread notifies the context, and closing connections wake the engine: so the thread
+     * ends first and the engine goes last. */
+    if (server->engine)
+        engine_stop(server->engine);
+    if (server->context) {
+        lws_sul_cancel(&server->tick);
+        lws_context_destroy(server->context);
+    }
+    engine_free(server->engine);
+    steering_release(&server->steering);
+    free(server);
+}
+
+int server_port(const struct server *server)
+{
+    return server->port;
+}
+
+void server_stop(struct server *server)
+{
+    atomic_store(&server->stop, true);
+    lws_cancel_service(server->context);
+}
+
+static void begin_stop(struct server *server)
+{
+    server->stopping = true;
+    server->deadline = clock_seconds() + server->options.drain_seconds;
+    if (server->listener)
+        lws_set_timeout(server->listener, PENDING_TIMEOUT_CLOSE_SEND, LWS_TO_KILL_ASYNC);
+    ws_go_away(server, false);
+}
+
+/* Is everything said that will be said? */
+static bool stop_finished(struct server *server)
+{
+    double now = clock_seconds();
+    return !ws_go_away(server, now > server->deadline) ||
+           now > server->deadline + CLOSE_SECONDS;
+}
+
+static void on_tick(lws_sorted_usec_list_t *tick)
+{
+    struct server *server = lws_container_of(tick, struct server, tick);
+    ws_tick_all(server);
+    lws_usec_t period = server->stopping ? LWS_US_PER_SEC / 20 : LWS_US_PER_SEC;
+    lws_sul_schedule(server->context, 0, &server->tick, on_tick, period);
+}
+
+int server_run(struct server *server, struct gyaru_error *err)
+{
+    enum engine_state known = ENGINE_LOADING;
+    on_tick(&server->tick);
+    for (;;) {
+        enum engine_state state = engine_state(server->engine);
+        bool stop = atomic_load(&server->stop);
+        if (state == ENGINE_FAILED && !stop) {
+            *err = engine_error(server->engine);
+            return -1;
+        }
+        if (state == ENGINE_READY && known != ENGINE_READY) {
+            const struct engine_info *info = engine_info(server->engine);
+            log_line("ready: %s on %s, vector %s", info->model_name, info->device,
+                     info->vector_name ? info->vector_name : "none");
+            if (info->warning)
+                log_line("warning: %s", info->warning);
+        }
+        known = state;
+        if (stop && !server->stopping) {
+            begin_stop(server);
+            on_tick(&server->tick);
+        }
+        if (server->stopping && stop_finished(server))
+            return 0;
+        if (lws_service(server->context, 0) < 0)
+            return error_set(err, GYARU_FAILED, "the event loop failed");
+    }
+}

@@ -1,0 +1,533 @@
+/*
+ * ws.c - the protocol of the page over one WebSocket; docs/websocket.md describes it.
+ *
+ * A WebSocket is one conversation. At most one answer runs; its events are taken from the job's
+ * ring only as fast as the reader takes them, so what a slow reader costs is bounded by the ring
+ * and by `out`, which holds replies to what the client itself sent.
+ *
+ * Cancelling detaches the job at once: what has been sent so far is the answer, and the engine
+ * ends the job at its next step.
+ */
+#include "server/conn.h"
+
+#include "base/clock.h"
+#include "base/json.h"
+#include "server/log.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define OUT_MAX       256  /* unsent replies of one connection */
+#define FRAGMENTS_MAX 1024 /* of one message */
+#define WRITES_MAX    32   /* messages per turn of the loop, so that others get theirs */
+
+struct out_message {
+    struct out_message *next;
+    size_t len;
+    unsigned char data[]; /* LWS_PRE bytes of room, then the text */
+};
+
+struct ws {
+    struct server *server;
+    struct lws *wsi;
+    struct ws *next;
+    uint64_t id;
+
+    struct str in; /* the message being received */
+    int fragments;
+
+    struct out_message *out, *out_last;
+    int n_out;
+    uint64_t strength_sent; /* version that the client knows */
+    double blocked_since;   /* seconds, clock: asked for a writable socket; 0: not waiting */
+    bool leaving;           /* close with 1001 once everything is sent */
+
+    struct chat chat;
+    struct job *job;   /* the running answer; NULL: none */
+    struct str answer; /* its text as sent */
+};
+
+/* ---- sending ----------------------------------------------------------------------------------- */
+
+static void want_write(struct ws *ws)
+{
+    if (!ws->blocked_since)
+        ws->blocked_since = clock_seconds();
+    lws_callback_on_writable(ws->wsi);
+}
+
+/* The connection ends without another word: its reader would not take it. */
+static void kill_connection(struct ws *ws, const char *why)
+{
+    log_line("connection %llu closed: %s", (unsigned long long)ws->id, why);
+    if (ws->job)
+        job_cancel(ws->job);
+    lws_set_timeout(ws->wsi, PENDING_TIMEOUT_CLOSE_SEND, LWS_TO_KILL_ASYNC);
+}
+
+/* Queues a document (taken over). */
+static void send_json(struct ws *ws, json_t *json)
+{
+    char *text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    json_decref(json);
+    size_t len = text ? strlen(text) : 0;
+    struct out_message *message = text ? malloc(sizeof *message + LWS_PRE + len) : NULL;
+    if (!message || ws->n_out >= OUT_MAX) {
+        free(message);
+        free(text);
+        kill_connection(ws, message ? "too many unread replies" : "out of memory");
+        return;
+    }
+    message->next = NULL;
+    message->len = len;
+    memcpy(message->data + LWS_PRE, text, len);
+    free(text);
+    if (ws->out_last)
+        ws->out_last->next = message;
+    else
+        ws->out = message;
+    ws->out_last = message;
+    ws->n_out++;
+    want_write(ws);
+}
+
+static void send_error(struct ws *ws, const char *code, const char *message)
+{
+    send_json(ws, json_pack("{s:s,s:s,s:s}", "type", "error", "code", code, "message", message));
+}
+
+static json_t *number_or_null(double value)
+{
+    return isfinite(value) ? json_real(value) : json_null();
+}
+
+static void send_hello(struct ws *ws)
+{
+    const struct engine_info *info = engine_info(ws->server->engine);
+    struct steering_value live = steering_get(&ws->server->steering);
+    struct engine_counts counts = engine_counts(ws->server->engine);
+    ws->strength_sent = live.version;
+    json_t *json = json_pack(
+        "{s:s,s:s,s:s,s:s,s:i,s:f,s:I,s:f,s:f,s:b,s:I,s:s?}", "type", "hello", "server",
+        "gyaru " GYARU_VERSION, "model", info->model_name, "device", info->device, "context",
+        info->context, "strength", (double)live.strength, "version", (json_int_t)live.version,
+        "strength_min", (double)GYARU_STRENGTH_MIN, "strength_max", (double)GYARU_STRENGTH_MAX,
+        "busy", counts.running >= counts.slots, "max_message_bytes",
+        (json_int_t)ws->server->options.message_bytes, "system", ws->chat.system);
+    if (json && info->vector_name) {
+        json_object_set_new(json, "vector", json_string(info->vector_name));
+        json_object_set_new(json, "fingerprint",
+                            json_string(info->warning ? "unverified" : "match"));
+        json_object_set_new(json, "gauge_layer", json_integer(info->gauge_layer));
+    } else if (json) {
+        json_object_set_new(json, "vector", json_null());
+        json_object_set_new(json, "fingerprint", json_null());
+        json_object_set_new(json, "gauge_layer", json_null());
+    }
+    send_json(ws, json);
+}
+
+/* ---- the answer --------------------------------------------------------------------------------- */
+
+/* Lets go of the answer; its text becomes part of the conversation. */
+static void keep_answer(struct ws *ws)
+{
+    job_unref(ws->job);
+    ws->job = NULL;
+    /* A question without any answer would only confuse the next prompt. */
+    if (!ws->answer.len)
+        chat_pop(&ws->chat);
+    else if (chat_add(&ws->chat, true, ws->answer.data, ws->answer.len))
+        send_error(ws, "no_memory", "the answer could not be kept in the conversation");
+    str_clear(&ws->answer);
+}
+
+static void send_done(struct ws *ws, const char *reason, const struct gyaru_timings *t)
+{
+    json_t *json = json_pack("{s:s,s:s%,s:s,s:I}", "type", "done", "full_response",
+                             ws->answer.data ? ws->answer.data : "", ws->answer.len,
+                             "finish_reason", reason, "dropped_messages",
+                             (json_int_t)(ws->chat.dropped + atomic_load(&ws->job->dropped)));
+    if (json && t) {
+        double rate = t->n_generated > 1 && t->decode_seconds > 0
+                          ? (double)t->n_generated / t->decode_seconds
+                          : NAN;
+        json_object_set_new(
+            json, "timings",
+            json_pack("{s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "prompt_tokens", (json_int_t)t->n_prompt,
+                      "cached_tokens", (json_int_t)t->n_cached, "generated_tokens",
+                      (json_int_t)t->n_generated, "prefill_seconds",
+                      number_or_null(t->prefill_seconds), "decode_seconds",
+                      number_or_null(t->decode_seconds), "first_token_seconds",
+                      number_or_null(t->first_token_seconds), "tokens_per_second",
+                      number_or_null(rate)));
+    }
+    send_json(ws, json);
+}
+
+static void send_end(struct ws *ws)
+{
+    static const char *const reasons[] = {
+        [GYARU_STOP] = "stop", [GYARU_LENGTH] = "length", [GYARU_CANCELLED] = "cancelled"};
+    const struct job_end *end = &ws->job->end;
+    if (end->failed)
+        send_error(ws, "failed", end->error.text);
+    else
+        send_done(ws, reasons[end->finish], &end->timings);
+    keep_answer(ws);
+}
+
+static void send_token(struct ws *ws, const struct job_event *event)
+{
+    if (event->text_len) {
+        str_append(&ws->answer, event->text, event->text_len);
+        send_json(ws, json_pack("{s:s,s:s%}", "type", "token", "content", event->text,
+                                event->text_len));
+    }
+    if (event->kind != JOB_TOKEN || !isfinite(event->cosine))
+        return;
+    const struct engine_info *info = engine_info(ws->server->engine);
+    double rate = event->tokens_per_second > 0 ? (double)event->tokens_per_second : NAN;
+    send_json(ws, json_pack("{s:s,s:f,s:o,s:i,s:f,s:I,s:o}", "type", "gauge", "value",
+                            (double)event->cosine, "calibrated",
+                            number_or_null((double)event->gauge), "layer", info->gauge_layer,
+                            "strength", (double)event->strength, "version",
+                            (json_int_t)event->version, "tokens_per_second",
+                            number_or_null(rate)));
+}
+
+static void send_event(struct ws *ws, const struct job_event *event)
+{
+    switch (event->kind) {
+    case JOB_PREFILL:
+        send_json(ws, json_pack("{s:s,s:I,s:I,s:I}", "type", "prefill", "done",
+                                (json_int_t)event->n_done, "total", (json_int_t)event->n_prompt,
+                                "cached", (json_int_t)event->n_cached));
+        break;
+    case JOB_TOKEN:
+    case JOB_TEXT:
+        send_token(ws, event);
+        break;
+    case JOB_END:
+        send_end(ws);
+        break;
+    }
+}
+
+/* Makes the next message if there is none: a changed strength goes before the answer's events. */
+static void make_message(struct ws *ws)
+{
+    struct steering_value live = steering_get(&ws->server->steering);
+    if (live.version != ws->strength_sent) {
+        ws->strength_sent = live.version;
+        send_json(ws, json_pack("{s:s,s:f,s:I}", "type", "strength_updated", "value",
+                                (double)live.strength, "version", (json_int_t)live.version));
+        return;
+    }
+    struct job_event event;
+    while (!ws->out && ws->job && job_pop(ws->job, &event))
+        send_event(ws, &event);
+}
+
+static int write_first(struct ws *ws)
+{
+    struct out_message *message = ws->out;
+    ws->out = message->next;
+    if (!ws->out)
+        ws->out_last = NULL;
+    ws->n_out--;
+    int rc = lws_write(ws->wsi, message->data + LWS_PRE, message->len, LWS_WRITE_TEXT);
+    free(message);
+    return rc < 0 ? -1 : 0;
+}
+
+int ws_writeable(struct ws *ws)
+{
+    ws->blocked_since = 0;
+    for (int i = 0; i < WRITES_MAX; i++) {
+        if (!ws->out)
+            make_message(ws);
+        if (!ws->out)
+            break;
+        if (lws_send_pipe_choked(ws->wsi))
+            break;
+        if (write_first(ws))
+            return -1;
+    }
+    if (ws->out) {
+        want_write(ws);
+        return 0;
+    }
+    ws->blocked_since = 0;
+    if (ws->job && job_pending(ws->job))
+        want_write(ws);
+    else if (ws->leaving && !ws->job) {
+        lws_close_reason(ws->wsi, LWS_CLOSE_STATUS_GOINGAWAY, NULL, 0);
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- what the client says ------------------------------------------------------------------------ */
+
+/* Checks all of it before any of it is taken. */
+static bool history_valid(const json_t *history)
+{
+    size_t i;
+    json_t *turn;
+    if (!json_is_array(history))
+        return false;
+    json_array_foreach (history, i, turn) {
+        const char *role = json_string_value(json_object_get(turn, "role"));
+        if (!role || (strcmp(role, "user") && strcmp(role, "assistant")) ||
+            !json_is_string(json_object_get(turn, "content")))
+            return false;
+    }
+    return true;
+}
+
+static int take_history(struct chat *chat, const json_t *history)
+{
+    size_t i;
+    json_t *turn;
+    chat_clear(chat);
+    json_array_foreach (history, i, turn) {
+        const json_t *content = json_object_get(turn, "content");
+        bool assistant = !strcmp(json_string_value(json_object_get(turn, "role")), "assistant");
+        if (chat_add(chat, assistant, json_string_value(content), json_string_length(content)))
+            return -1;
+    }
+    return 0;
+}
+
+static void start_answer(struct ws *ws)
+{
+    const struct server_options *options = &ws->server->options;
+    struct gyaru_message *messages;
+    size_t n;
+    struct job *job = NULL;
+    if (!chat_copy(&ws->chat, &messages, &n))
+        job = job_new(ws->id, messages, n, options->max_tokens, options->ring_events);
+    if (!job) {
+        chat_pop(&ws->chat);
+        send_error(ws, "no_memory", "out of memory; try again");
+        return;
+    }
+    if (engine_submit(ws->server->engine, job)) {
+        job_unref(job);
+        chat_pop(&ws->chat);
+        send_error(ws, "busy", "too many requests are waiting; try again in a moment");
+        return;
+    }
+    ws->job = job;
+    str_clear(&ws->answer);
+}
+
+static void on_message(struct ws *ws, const json_t *json)
+{
+    const json_t *content = json_object_get(json, "content");
+    const json_t *history = json_object_get(json, "history");
+    if (!json_is_string(content) || !json_string_length(content)) {
+        send_error(ws, "invalid", "message: content must be a text");
+        return;
+    }
+    if (history && !history_valid(history)) {
+        send_error(ws, "invalid",
+                   "message: history must be a list of {role: user or assistant, content}");
+        return;
+    }
+    if (ws->job) {
+        send_error(ws, "busy", "an answer is running; cancel it first");
+        return;
+    }
+    if (ws->leaving) {
+        send_error(ws, "stopping", "the server is shutting down");
+        return;
+    }
+    if ((history && take_history(&ws->chat, history)) ||
+        chat_add(&ws->chat, false, json_string_value(content), json_string_length(content))) {
+        send_error(ws, "no_memory", "out of memory; try again");
+        return;
+    }
+    start_answer(ws);
+}
+
+static void on_strength(struct ws *ws, const json_t *json)
+{
+    float strength;
+    struct gyaru_error error;
+    if (steering_parse(json_object_get(json, "value"), &strength, &error)) {
+        send_error(ws, "invalid", error.text);
+        return;
+    }
+    steering_set(&ws->server->steering, strength);
+    ws_notify_all(ws->server);
+}
+
+static void on_cancel(struct ws *ws, const json_t *json)
+{
+    if (!ws->job)
+        return;
+    job_cancel(ws->job);
+    engine_wake(ws->server->engine);
+    send_done(ws, "cancelled", NULL);
+    keep_answer(ws);
+}
+
+static void on_reset(struct ws *ws, const json_t *json)
+{
+    on_cancel(ws, json);
+    chat_clear(&ws->chat);
+    send_json(ws, json_pack("{s:s}", "type", "reset_done"));
+}
+
+static void on_system(struct ws *ws, const json_t *json)
+{
+    const json_t *content = json_object_get(json, "content");
+    if (!json_is_string(content) && !json_is_null(content)) {
+        send_error(ws, "invalid", "system: content must be a text, or null for the model's own");
+        return;
+    }
+    if (chat_set_system(&ws->chat, json_string_value(content))) {
+        send_error(ws, "no_memory", "out of memory; try again");
+        return;
+    }
+    send_json(ws, json_pack("{s:s,s:s?}", "type", "system_updated", "content", ws->chat.system));
+}
+
+static const struct {
+    const char *type;
+    void (*handle)(struct ws *ws, const json_t *json);
+} handlers[] = {
+    {"message", on_message}, {"update_strength", on_strength}, {"cancel", on_cancel},
+    {"reset", on_reset},     {"system", on_system},
+};
+
+static void on_text(struct ws *ws, const char *text, size_t len)
+{
+    struct gyaru_error error;
+    json_t *json = json_parse(text, len, "message", &error);
+    if (!json) {
+        send_error(ws, "invalid", error.text);
+        return;
+    }
+    const char *type = json_string_value(json_object_get(json, "type"));
+    size_t i = 0, n = sizeof handlers / sizeof handlers[0];
+    while (i < n && (!type || strcmp(type, handlers[i].type)))
+        i++;
+    if (i < n)
+        handlers[i].handle(ws, json);
+    else
+        send_error(ws, "invalid", "the message must be an object with a known \"type\"");
+    json_decref(json);
+}
+
+static int refuse(struct ws *ws, enum lws_close_status status, const char *why)
+{
+    lws_close_reason(ws->wsi, status, (unsigned char *)why, strlen(why));
+    return -1;
+}
+
+int ws_receive(struct ws *ws, const void *data, size_t len)
+{
+    if (lws_is_first_fragment(ws->wsi)) {
+        str_clear(&ws->in);
+        ws->fragments = 0;
+    }
+    if (lws_frame_is_binary(ws->wsi))
+        return refuse(ws, LWS_CLOSE_STATUS_UNACCEPTABLE_OPCODE, "text only");
+    if (++ws->fragments > FRAGMENTS_MAX)
+        return refuse(ws, LWS_CLOSE_STATUS_MESSAGE_TOO_LARGE, "too many fragments");
+    if (ws->in.len + len > ws->server->options.message_bytes)
+        return refuse(ws, LWS_CLOSE_STATUS_MESSAGE_TOO_LARGE, "message too large");
+    str_append(&ws->in, data, len);
+    if (str_failed(&ws->in))
+        return -1;
+    if (!lws_is_final_fragment(ws->wsi))
+        return 0;
+    on_text(ws, ws->in.data ? ws->in.data : "", ws->in.len);
+    /* An idle connection holds no buffer. */
+    str_release(&ws->in);
+    return 0;
+}
+
+/* ---- life ------------------------------------------------------------------------------------------ */
+
+struct ws *ws_open(struct server *server, struct lws *wsi)
+{
+    struct ws *ws = calloc(1, sizeof *ws);
+    if (!ws)
+        return NULL;
+    ws->server = server;
+    ws->wsi = wsi;
+    ws->id = ++server->next_id;
+    ws->in = ws->answer = (struct str)STR_INIT;
+    chat_init(&ws->chat, server->options.history_bytes);
+    if (chat_set_system(&ws->chat, server->options.system)) {
+        free(ws);
+        return NULL;
+    }
+    ws->next = server->ws_list;
+    server->ws_list = ws;
+    send_hello(ws);
+    return ws;
+}
+
+void ws_close(struct ws *ws)
+{
+    struct ws **link = &ws->server->ws_list;
+    while (*link != ws)
+        link = &(*link)->next;
+    *link = ws->next;
+    if (ws->job) {
+        job_cancel(ws->job);
+        engine_wake(ws->server->engine);
+        job_unref(ws->job);
+    }
+    while (ws->out) {
+        struct out_message *message = ws->out;
+        ws->out = message->next;
+        free(message);
+    }
+    chat_release(&ws->chat);
+    str_release(&ws->in);
+    str_release(&ws->answer);
+    free(ws);
+}
+
+void ws_notify_all(struct server *server)
+{
+    uint64_t version = steering_get(&server->steering).version;
+    for (struct ws *ws = server->ws_list; ws; ws = ws->next) {
+        if (ws->job && job_overflowed(ws->job))
+            kill_connection(ws, "it reads too slowly");
+        else if (version != ws->strength_sent || (ws->job && job_pending(ws->job)))
+            want_write(ws);
+    }
+}
+
+void ws_tick_all(struct server *server)
+{
+    double limit = clock_seconds() - server->options.send_seconds;
+    for (struct ws *ws = server->ws_list; ws; ws = ws->next) {
+        if (ws->blocked_since && ws->blocked_since < limit)
+            kill_connection(ws, "it reads nothing");
+    }
+}
+
+size_t ws_go_away(struct server *server, bool now)
+{
+    size_t n = 0;
+    for (struct ws *ws = server->ws_list; ws; ws = ws->next, n++) {
+        if (!ws->leaving || (now && ws->job)) {
+            ws->leaving = true;
+            if (now && ws->job) {
+                job_cancel(ws->job);
+                engine_wake(server->engine);
+            }
+            want_write(ws);
+        }
+    }
+    return n;
+}
