@@ -1,0 +1,338 @@
+/*
+ * app.js - the page's centre: connects the parts, runs the protocol of /ws.
+ *
+ * Server events: hello, token, gauge, strength_updated, done, error. The original's server sends
+ * no hello and only `value` in gauge; everything else here is optional for that reason.
+ */
+import {Answer} from './answer.js';
+import {Chart, Series} from './chart.js';
+import {Connection} from './connection.js';
+import {Conversation} from './conversation.js';
+import {Log} from './log.js';
+import {Meter} from './meter.js';
+import {Strength} from './strength.js';
+import {initLanguage, onLanguage, t} from './strings.js';
+
+const CANCEL_PATIENCE = 4000; /* ms of silence after which a cancelled answer is over anyway */
+
+const $ = (id) => document.getElementById(id);
+
+initLanguage($('language'));
+const conversation = new Conversation();
+const log = new Log();
+const meter = new Meter();
+const chart = new Chart();
+let answer = null; /* the running Answer */
+let historyOwed = true; /* this connection's server does not know the conversation yet */
+let cancelTimer = 0;
+let linkState = ['connecting', null];
+
+const connection = new Connection({onState: linkChanged, onMessage: receive});
+const strength = new Strength({
+    send: (value) => connection.send({type: 'update_strength', value}),
+    onChange: () => {},
+});
+
+/* ---- what the server says ---- */
+
+const handlers = {
+    hello(message)
+    {
+        strength.setRange(message.strength_min, message.strength_max);
+        chart.setRange(message.strength_min, message.strength_max);
+        strength.connected(message.strength);
+        meter.setLayer(message.gauge_layer);
+        $('model').textContent = [message.model, message.vector].filter(Boolean).join(' + ');
+        $('model').hidden = !message.model;
+    },
+    token(message)
+    {
+        if (!answer || typeof message.content !== 'string')
+            return;
+        answer.token(message.content);
+        patience();
+        showStats();
+    },
+    gauge(message)
+    {
+        if (!Number.isFinite(message.value))
+            return;
+        meter.set(message.value, message.calibrated);
+        if (Number.isInteger(message.layer))
+            meter.setLayer(message.layer);
+        if (!answer)
+            return;
+        answer.gauge(message.value, message.calibrated,
+                     Number.isFinite(message.strength) ? message.strength : strength.value,
+                     message.tokens_per_second);
+        chart.changed();
+        patience();
+        showStats();
+    },
+    strength_updated(message)
+    {
+        strength.receive(message.value);
+    },
+    done(message)
+    {
+        if (!answer)
+            return;
+        if (typeof message.full_response === 'string') {
+            answer.text = message.full_response;
+            answer.view.replace(answer.text);
+        }
+        if (Number.isFinite(message.timings?.tokens_per_second))
+            answer.serverSpeed = message.timings.tokens_per_second;
+        endAnswer(message.finish_reason ?? (answer.cancelled ? 'cancelled' : 'stop'));
+    },
+    error(message)
+    {
+        notify(t('errorPrefix') + String(message.message ?? ''));
+        if (answer)
+            endAnswer('error');
+    },
+};
+
+function receive(message)
+{
+    if (Object.hasOwn(handlers, message.type))
+        handlers[message.type](message);
+}
+
+/* ---- an answer's life ---- */
+
+function ask(text)
+{
+    if (answer || text.trim() === '')
+        return false;
+    const message = {type: 'message', content: text};
+    const history = conversation.history();
+    if (historyOwed && history.length)
+        message.history = history;
+    if (!connection.send(message)) {
+        notify(t('notConnected'));
+        return false;
+    }
+    historyOwed = false;
+    notify('');
+    keep(conversation.add('user', text));
+    log.addUser(text);
+    answer = new Answer(log.addAnswer());
+    meter.set(NaN, NaN);
+    chart.show(answer.series);
+    showStats();
+    showBusy();
+    return true;
+}
+
+function endAnswer(end)
+{
+    clearTimeout(cancelTimer);
+    const ended = answer;
+    answer = null;
+    const note = ended.note(end);
+    ended.view.finish(note);
+    keep(conversation.add('assistant', ended.text, note));
+    chart.describe();
+    showStats(ended);
+    showBusy();
+}
+
+function cancel()
+{
+    if (!answer || answer.cancelled)
+        return;
+    answer.cancelled = true;
+    connection.send({type: 'cancel'});
+    patience();
+}
+
+/* A server that does not know `cancel` never confirms it. */
+function patience()
+{
+    if (!answer?.cancelled)
+        return;
+    clearTimeout(cancelTimer);
+    cancelTimer = setTimeout(() => endAnswer('cancelled'), CANCEL_PATIENCE);
+}
+
+async function reset()
+{
+    const dialog = $('reset-dialog');
+    dialog.returnValue = 'no';
+    dialog.showModal();
+    await new Promise((closed) => dialog.addEventListener('close', closed, {once: true}));
+    $('input').focus();
+    if (dialog.returnValue !== 'yes')
+        return;
+    if (answer) {
+        cancel();
+        endAnswer('cancelled');
+    }
+    connection.send({type: 'reset'});
+    historyOwed = false;
+    conversation.clear();
+    log.clear();
+    meter.set(NaN, NaN);
+    chart.show(new Series());
+    notify('');
+    showStats();
+}
+
+function keep(saved)
+{
+    if (!saved)
+        notify(t('notSaved'));
+}
+
+/* ---- what is shown around it ---- */
+
+function linkChanged(state, detail)
+{
+    linkState = [state, detail];
+    if (state === 'ready')
+        historyOwed = true;
+    else if (answer)
+        endAnswer('lost');
+    showLink();
+}
+
+function showLink()
+{
+    const [state, detail] = linkState;
+    const texts = {
+        connecting: () => t('linkConnecting'),
+        ready: () => t(answer ? 'linkAnswering' : 'linkReady'),
+        loading: () => t('linkLoading', detail),
+        waiting: () => t('linkWaiting', detail),
+        retrying: () => t('linkRetrying'),
+    };
+    document.body.dataset.link = state === 'ready' && answer ? 'answering' : state;
+    $('link-text').textContent = texts[state]();
+    $('send').disabled = state !== 'ready';
+    const place = state === 'loading' ? 'loading'
+        : state === 'waiting' || state === 'retrying' ? 'offline' : 'welcome';
+    document.querySelector('.welcome-title').textContent = t(`${place}Title`);
+    document.querySelector('.welcome-text').textContent = t(`${place}Text`);
+    $('starters').hidden = place !== 'welcome';
+}
+
+/* The button that has the focus must not vanish under it. */
+function showBusy()
+{
+    const busy = Boolean(answer);
+    const focused = document.activeElement === $('send') || document.activeElement === $('cancel');
+    $('cancel').hidden = !busy;
+    $('send').hidden = busy;
+    if (focused)
+        (busy ? $('cancel') : $('input')).focus();
+    showLink();
+}
+
+function showStats(of = answer)
+{
+    const show = (id, value, digits) => {
+        $(id).textContent = Number.isFinite(value) ? value.toFixed(digits) : '–';
+    };
+    show('speed', of?.speed, 1);
+    show('first', of?.firstLatency, 0);
+    show('count', of?.count || NaN, 0);
+}
+
+function notify(text)
+{
+    $('notice').hidden = text === '';
+    $('notice-text').textContent = text;
+}
+
+/* ---- what the user does ---- */
+
+function submit()
+{
+    if (ask($('input').value)) {
+        $('input').value = '';
+        fitInput();
+    }
+}
+
+/* The field grows with its text up to the limit that the style sets. */
+function fitInput()
+{
+    const {style} = $('input');
+    style.height = 'auto';
+    style.height = `${$('input').scrollHeight}px`;
+}
+
+function listen()
+{
+    $('composer').addEventListener('submit', (event) => {
+        event.preventDefault();
+        submit();
+    });
+    $('input').addEventListener('input', fitInput);
+    $('input').addEventListener('keydown', (event) => {
+        /* Enter that confirms a conversion in an input method is not ours (229: Safari). */
+        if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229)
+            return;
+        event.preventDefault();
+        submit();
+    });
+    document.addEventListener('keydown', (event) => {
+        if (event.key === 'Escape' && !event.isComposing && !$('reset-dialog').open)
+            cancel();
+    });
+    $('cancel').addEventListener('click', cancel);
+    $('reset').addEventListener('click', reset);
+    $('notice-close').addEventListener('click', () => {
+        notify('');
+        $('input').focus();
+    });
+    window.addEventListener('pagehide', () => {
+        if (answer)
+            endAnswer('lost');
+    });
+}
+
+function showStarters()
+{
+    $('starters').replaceChildren(...t('starterTexts').map((text) => {
+        const item = document.createElement('li');
+        const button = document.createElement('button');
+        button.type = 'button';
+        button.className = 'starter';
+        button.lang = 'ja';
+        button.textContent = text;
+        button.addEventListener('click', () => {
+            ask(text);
+            $('input').focus();
+        });
+        item.append(button);
+        return item;
+    }));
+}
+
+function restore()
+{
+    for (const {role, content, note} of conversation.turns) {
+        if (role === 'user') {
+            log.addUser(content);
+            continue;
+        }
+        const view = log.addAnswer();
+        view.replace(content);
+        view.finish(note ?? {});
+    }
+    log.spoken.replaceChildren();
+}
+
+listen();
+restore();
+onLanguage(() => {
+    showStarters();
+    showLink();
+});
+showStats();
+/* On a touch screen the focus would raise the keyboard over half of the stage. */
+if (matchMedia('(hover: hover)').matches)
+    $('input').focus();
+connection.open();

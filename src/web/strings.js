@@ -1,0 +1,242 @@
+/*
+ * strings.js - every text of the page, in Japanese and English, and the switch between them.
+ *
+ * Static texts are found by data-i18n (text), data-i18n-label (aria-label and title) and
+ * data-i18n-placeholder; texts with values are functions. Both tables have the same keys.
+ */
+
+const tables = {
+    ja: {
+        name: 'りんね',
+        otherLanguage: 'English',
+        skip: '入力欄へ',
+        chat: '会話',
+        you: 'あなた',
+        close: '閉じる',
+        toEnd: '↓ 最新へ',
+
+        linkConnecting: '接続しています…',
+        linkReady: 'つながっています',
+        linkAnswering: '話しています…',
+        linkLoading: (percent) => percent === null ? 'モデルを準備中…' : `モデルを準備中… ${percent}%`,
+        linkWaiting: (seconds) => `接続が切れました。${seconds}秒後に再接続`,
+        linkRetrying: '再接続しています…',
+        linkOffline: 'オフライン',
+
+        welcomeTitle: 'りんねに話しかけてみて',
+        welcomeText: '「ギャルの強さ」は、返事の途中でも動かせます。',
+        starters: '話題の例',
+        starterTexts: ['こんにちは！', '自己紹介して', '週末は何するの？', '好きな食べ物は？'],
+        loadingTitle: 'りんねが支度しています',
+        loadingText: 'モデルを読み込んでいます。終わると自動でつながります。',
+        offlineTitle: 'サーバーにつながりません',
+        offlineText: '自動でつなぎ直します。会話は残っています。',
+
+        input: 'りんねへのメッセージ',
+        placeholder: 'りんねに話しかける…',
+        hint: 'Enter で送信 ・ Shift+Enter で改行 ・ Esc で止める',
+        send: '送信',
+        cancel: '止める (Esc)',
+        thinking: '考えています',
+        queued: (n) => `順番待ち（あと${n}人）`,
+
+        strength: 'ギャルの強さ',
+        strengthNumber: '強さの数値',
+        presets: '強さのプリセット',
+        presetNames: ['しらふ', 'ほろ酔い', 'いつもの', '濃いめ', 'へべれけ', '過剰摂取'],
+        reverse: '真面目すぎ',
+        pastLimit: 'この先は限界の向こう',
+
+        meter: 'ギャルメーター',
+        moods: { none: '待機中', calm: 'ふつう', gyaru: 'ギャル', over: 'オーバードーズ' },
+        layer: (n) => `第${n}層`,
+        calibrated: '補正値',
+        calibratedHint: '加えた分を引いたメーター',
+
+        chart: 'この返事の流れ',
+        keyMeter: 'メーター',
+        keyStrength: '強さ',
+        chartEmpty: '返事が始まると、ここにメーターと強さが描かれます。',
+        chartLabel: (n, mean, max, strength) =>
+            `${n}トークン。メーターの平均 ${mean}、最大 ${max}。強さ ${strength}。`,
+        speed: '速さ',
+        speedUnit: 'トークン/秒',
+        first: '最初の一言まで',
+        count: '長さ',
+        countUnit: 'トークン',
+
+        footMeter: (mean) => `メーター ${mean}`,
+        footStrength: (range) => `強さ ${range}`,
+        footSpeed: (rate) => `${rate} トークン/秒`,
+        endCancelled: 'ここで止めました',
+        endLength: '長さの上限で終わりました',
+        endLost: '接続が切れて途切れました',
+        endError: 'エラーで途切れました',
+        endedEmpty: '（返事はありませんでした）',
+
+        reset: '会話をリセット',
+        resetTitle: '会話をリセットしますか？',
+        resetText: 'これまでの会話は消えて、元には戻せません。',
+        resetNo: 'やめる',
+        resetYes: 'リセットする',
+
+        errorPrefix: 'エラー: ',
+        notConnected: 'まだつながっていません。つながってから送ってください。',
+        notSaved: '会話が大きすぎて、このタブに保存できませんでした。',
+    },
+    en: {
+        name: 'Rinne',
+        otherLanguage: '日本語',
+        skip: 'Skip to the message box',
+        chat: 'Conversation',
+        you: 'You',
+        close: 'Close',
+        toEnd: '↓ Newest',
+
+        linkConnecting: 'Connecting…',
+        linkReady: 'Connected',
+        linkAnswering: 'Speaking…',
+        linkLoading: (percent) => percent === null ? 'Loading the model…' : `Loading the model… ${percent}%`,
+        linkWaiting: (seconds) => `Connection lost. Next try in ${seconds} s`,
+        linkRetrying: 'Reconnecting…',
+        linkOffline: 'Offline',
+
+        welcomeTitle: 'Say something to Rinne',
+        welcomeText: 'You can move the gyaru strength even in mid-answer.',
+        starters: 'Ideas to start with',
+        starterTexts: ['こんにちは！', '自己紹介して', '週末は何するの？', '好きな食べ物は？'],
+        loadingTitle: 'Rinne is getting ready',
+        loadingText: 'The model is loading. The page connects by itself when it is done.',
+        offlineTitle: 'The server does not answer',
+        offlineText: 'The page keeps trying by itself. Your conversation is safe.',
+
+        input: 'Message to Rinne',
+        placeholder: 'Talk to Rinne (she speaks Japanese)…',
+        hint: 'Enter sends · Shift+Enter for a new line · Esc stops',
+        send: 'Send',
+        cancel: 'Stop (Esc)',
+        thinking: 'Thinking',
+        queued: (n) => `Waiting in line (${n} ahead)`,
+
+        strength: 'Gyaru strength',
+        strengthNumber: 'Strength as a number',
+        presets: 'Strength presets',
+        presetNames: ['Sober', 'Tipsy', 'The usual', 'Strong', 'Drunk', 'Overdose'],
+        reverse: 'Too serious',
+        pastLimit: 'Past the limit',
+
+        meter: 'Gyaru meter',
+        moods: { none: 'Waiting', calm: 'Normal', gyaru: 'Gyaru', over: 'Overdose' },
+        layer: (n) => `Layer ${n}`,
+        calibrated: 'Calibrated',
+        calibratedHint: 'The meter without what was injected',
+
+        chart: 'This answer over time',
+        keyMeter: 'Meter',
+        keyStrength: 'Strength',
+        chartEmpty: 'Meter and strength are drawn here once an answer starts.',
+        chartLabel: (n, mean, max, strength) =>
+            `${n} tokens. Meter: mean ${mean}, maximum ${max}. Strength ${strength}.`,
+        speed: 'Speed',
+        speedUnit: 'tokens/s',
+        first: 'First word after',
+        count: 'Length',
+        countUnit: 'tokens',
+
+        footMeter: (mean) => `meter ${mean}`,
+        footStrength: (range) => `strength ${range}`,
+        footSpeed: (rate) => `${rate} tokens/s`,
+        endCancelled: 'Stopped here',
+        endLength: 'Ended at the length limit',
+        endLost: 'Cut off: the connection was lost',
+        endError: 'Cut off by an error',
+        endedEmpty: '(no answer came)',
+
+        reset: 'Reset the conversation',
+        resetTitle: 'Reset the conversation?',
+        resetText: 'Everything said so far is deleted for good.',
+        resetNo: 'Keep it',
+        resetYes: 'Reset',
+
+        errorPrefix: 'Error: ',
+        notConnected: 'Not connected yet. Please send again once the page is connected.',
+        notSaved: 'The conversation is too large to be kept in this tab.',
+    },
+};
+
+const KEY = 'rinne.language';
+const listeners = [];
+let language = 'ja';
+
+/* The first of the user's languages that we have; Japanese if there is none. */
+function preferred()
+{
+    const stored = readStored();
+    const wanted = stored ? [stored] : navigator.languages?.length ? navigator.languages
+                                                                    : [navigator.language || 'ja'];
+    for (const tag of wanted) {
+        const base = tag.toLowerCase().split('-')[0];
+        if (base in tables)
+            return base;
+    }
+    return 'ja';
+}
+
+/* Storage may be forbidden by the browser; the page then simply forgets. */
+function readStored()
+{
+    try {
+        return localStorage.getItem(KEY);
+    } catch {
+        return null;
+    }
+}
+
+export function t(key, ...values)
+{
+    const entry = tables[language][key];
+    return typeof entry === 'function' ? entry(...values) : entry;
+}
+
+/* Registers a function that redraws what it shows; called now and at every switch. */
+export function onLanguage(redraw)
+{
+    listeners.push(redraw);
+    redraw();
+}
+
+function apply()
+{
+    document.documentElement.lang = language;
+    document.title = t('name');
+    for (const node of document.querySelectorAll('[data-i18n]'))
+        node.textContent = t(node.dataset.i18n);
+    for (const node of document.querySelectorAll('[data-i18n-label]')) {
+        node.setAttribute('aria-label', t(node.dataset.i18nLabel));
+        if (node.tagName === 'BUTTON')
+            node.title = t(node.dataset.i18nLabel);
+    }
+    for (const node of document.querySelectorAll('[data-i18n-placeholder]'))
+        node.placeholder = t(node.dataset.i18nPlaceholder);
+    for (const redraw of listeners)
+        redraw();
+}
+
+export function initLanguage(button)
+{
+    language = preferred();
+    button.addEventListener('click', () => {
+        language = language === 'ja' ? 'en' : 'ja';
+        try {
+            localStorage.setItem(KEY, language);
+        } catch {
+            /* forgotten at the next visit */
+        }
+        apply();
+    });
+    onLanguage(() => {
+        button.textContent = t('otherLanguage');
+        button.lang = language === 'ja' ? 'en' : 'ja';
+    });
+    apply();
+}
