@@ -12,6 +12,7 @@ static const struct command *const commands[] = {
     &cmd_run,
     &cmd_eval,
     &cmd_tokenize,
+    &cmd_serve,
 };
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)
