@@ -63,7 +63,7 @@ static int open_parts(const char *dir, const char *json_path, const char *config
     if (!rc)
         rc = check_added(config, t, config_path, err);
     if (!rc)
-        rc = chat_open(dir, config, &t->chat, err);
+        rc = template_open(dir, config, &t->chat, err);
     if (!rc && t->chat.usable &&
         (tokenizer_find_added(t, CHAT_IM_START) < 0 || tokenizer_find_added(t, CHAT_IM_END) < 0)) {
         t->chat.usable = false;
@@ -98,7 +98,7 @@ void gyaru_tokenizer_close(struct gyaru_tokenizer *t)
     bpe_release(&t->bpe);
     pattern_free(t->pattern);
     free(t->added);
-    chat_release(&t->chat);
+    template_release(&t->chat);
     free(t);
 }
 
@@ -285,7 +285,7 @@ int gyaru_chat_render(const struct gyaru_tokenizer *t, const struct gyaru_messag
                       size_t n_messages, bool add_generation_prompt, char **text,
                       struct gyaru_error *err)
 {
-    return chat_render(&t->chat, messages, n_messages, add_generation_prompt, text, err);
+    return template_render(&t->chat, messages, n_messages, add_generation_prompt, text, err);
 }
 
 static int encode_part(void *user, bool marker, const char *text, size_t len,
@@ -301,6 +301,7 @@ int gyaru_chat_encode(const struct gyaru_tokenizer *t, const struct gyaru_messag
 {
     struct bpe_work work = {0};
     struct encoding e = {t, &work};
-    int rc = chat_walk(&t->chat, messages, n_messages, add_generation_prompt, encode_part, &e, err);
+    int rc =
+        template_walk(&t->chat, messages, n_messages, add_generation_prompt, encode_part, &e, err);
     return take_ids(&work, rc, ids, n_ids, err);
 }

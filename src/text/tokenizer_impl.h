@@ -7,7 +7,7 @@
 #define TEXT_TOKENIZER_IMPL_H
 
 #include "text/bpe.h"
-#include "text/chat.h"
+#include "text/template.h"
 #include "text/pattern.h"
 #include "text/tokenizer.h"
 
@@ -18,7 +18,7 @@ struct gyaru_tokenizer {
     int32_t *added; /* [n_added] ids of added tokens, sorted by their bytes */
     size_t n_added;
     bool begins_added[256]; /* bytes with which an added token begins */
-    struct chat chat;
+    struct template chat;
 };
 
 /* Fills everything but `chat` from DIR/tokenizer.json. On failure the caller releases. */

@@ -1,5 +1,5 @@
-/* chat.c - see chat.h. */
-#include "text/chat.h"
+/* template.c - see template.h. */
+#include "text/template.h"
 
 #include "base/file.h"
 #include "base/str.h"
@@ -43,7 +43,7 @@ static int check_message(const struct gyaru_message *m, size_t i, struct gyaru_e
     return 0;
 }
 
-static int walk_message(const char *role, const char *content, chat_part *part, void *user,
+static int walk_message(const char *role, const char *content, template_part *part, void *user,
                         struct gyaru_error *err)
 {
     struct str text = STR_INIT;
@@ -62,9 +62,10 @@ static int walk_message(const char *role, const char *content, chat_part *part, 
     return rc;
 }
 
-/* The form of chat.h with a given default (NULL: none). */
+/* The form of template.h with a given default (NULL: none). */
 static int walk(const char *default_system, const struct gyaru_message *messages, size_t n,
-                bool add_generation_prompt, chat_part *part, void *user, struct gyaru_error *err)
+                bool add_generation_prompt, template_part *part, void *user,
+                struct gyaru_error *err)
 {
     if (default_system && strcmp(messages[0].role, "system") != 0 &&
         walk_message("system", default_system, part, user, err))
@@ -79,8 +80,9 @@ static int walk(const char *default_system, const struct gyaru_message *messages
     return part(user, false, "assistant\n", strlen("assistant\n"), err);
 }
 
-int chat_walk(const struct chat *chat, const struct gyaru_message *messages, size_t n_messages,
-              bool add_generation_prompt, chat_part *part, void *user, struct gyaru_error *err)
+int template_walk(const struct template *chat, const struct gyaru_message *messages,
+                  size_t n_messages, bool add_generation_prompt, template_part *part, void *user,
+                  struct gyaru_error *err)
 {
     if (!chat->usable) {
         *err = chat->why_not;
@@ -101,11 +103,13 @@ static int append_part(void *user, bool marker, const char *text, size_t len,
     return str_failed(user) ? error_memory(err, len, "a conversation") : 0;
 }
 
-int chat_render(const struct chat *chat, const struct gyaru_message *messages, size_t n_messages,
-                bool add_generation_prompt, char **text, struct gyaru_error *err)
+int template_render(const struct template *chat, const struct gyaru_message *messages,
+                    size_t n_messages, bool add_generation_prompt, char **text,
+                    struct gyaru_error *err)
 {
     struct str out = STR_INIT;
-    int rc = chat_walk(chat, messages, n_messages, add_generation_prompt, append_part, &out, err);
+    int rc =
+        template_walk(chat, messages, n_messages, add_generation_prompt, append_part, &out, err);
     char *taken = rc ? NULL : str_take(&out);
     str_release(&out);
     if (rc)
@@ -163,7 +167,7 @@ done:
     return rc;
 }
 
-/* Does the template render these messages as the form of chat.h does? */
+/* Does the template render these messages as the form of template.h does? */
 static int try_messages(struct recogniser *r, const struct gyaru_message *messages, size_t n,
                         bool add_generation_prompt, struct gyaru_error *err)
 {
@@ -213,7 +217,7 @@ static int try_all(struct recogniser *r, struct gyaru_error *err)
 }
 
 /* Learns what the template does; the reason why it cannot be used goes to chat->why_not. */
-static void recognise(struct chat *chat, const char *path, const char *template, size_t len,
+static void recognise(struct template *chat, const char *path, const char *template, size_t len,
                       const struct jinja_string *strings, size_t n_strings)
 {
     struct recogniser r = {.template = template, .len = len};
@@ -269,7 +273,7 @@ static size_t token_strings(const json_t *config, struct jinja_string strings[4]
 }
 
 static int open_at(const char *config_path, const char *file_path, const json_t *config,
-                   struct chat *chat, struct gyaru_error *err)
+                   struct template *chat, struct gyaru_error *err)
 {
     struct jinja_string strings[4];
     size_t n_strings = token_strings(config, strings);
@@ -299,9 +303,10 @@ static int open_at(const char *config_path, const char *file_path, const json_t 
     return 0;
 }
 
-int chat_open(const char *dir, const json_t *config, struct chat *chat, struct gyaru_error *err)
+int template_open(const char *dir, const json_t *config, struct template *chat,
+                  struct gyaru_error *err)
 {
-    *chat = (struct chat){.usable = false};
+    *chat = (struct template){.usable = false};
     char *config_path = file_join(dir, "tokenizer_config.json");
     char *file_path = file_join(dir, "chat_template.jinja");
     int rc = config_path && file_path ? open_at(config_path, file_path, config, chat, err)
@@ -311,7 +316,7 @@ int chat_open(const char *dir, const json_t *config, struct chat *chat, struct g
     return rc;
 }
 
-void chat_release(struct chat *chat)
+void template_release(struct template *chat)
 {
     free(chat->default_system);
     chat->default_system = NULL;

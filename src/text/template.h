@@ -1,5 +1,5 @@
 /*
- * chat.h - ChatML, as the checkpoint's own template writes it.
+ * template.h - ChatML, as the checkpoint's own template writes it.
  *
  * Recognised is every template that, for messages of the roles system, user and assistant, renders
  *
@@ -12,8 +12,8 @@
  * generation prompt, and each result must be the text above; DEFAULT is read off the first one.
  * This covers the templates of Qwen2.5 and Qwen2, the common ChatML ones, and their rewordings.
  */
-#ifndef TEXT_CHAT_H
-#define TEXT_CHAT_H
+#ifndef TEXT_TEMPLATE_H
+#define TEXT_TEMPLATE_H
 
 #include "base/json.h"
 #include "base/sha256.h"
@@ -21,7 +21,8 @@
 #define CHAT_IM_START "<|im_start|>"
 #define CHAT_IM_END   "<|im_end|>"
 
-struct chat {
+struct template
+{
     bool usable;
     struct gyaru_error why_not; /* if not usable: the line that rendering fails with */
     char *default_system;       /* NULL: none is put in */
@@ -31,20 +32,23 @@ struct chat {
 /* Reads the template of a checkpoint: DIR/chat_template.jinja, else `chat_template` of the parsed
  * DIR/tokenizer_config.json (a string, or a list of {name, template}: the one named "default").
  * A template that is no ChatML, or none at all, is not a failure here: chat->why_not is set. */
-int chat_open(const char *dir, const json_t *config, struct chat *chat, struct gyaru_error *err);
-void chat_release(struct chat *chat);
+int template_open(const char *dir, const json_t *config, struct template *chat,
+                  struct gyaru_error *err);
+void template_release(struct template *chat);
 
 /* Called for each stretch of the rendered text: a marker token, or text that must never become
  * one. Returns -1 to stop. */
-typedef int chat_part(void *user, bool marker, const char *text, size_t len,
-                      struct gyaru_error *err);
+typedef int template_part(void *user, bool marker, const char *text, size_t len,
+                          struct gyaru_error *err);
 
 /* Walks through what the messages render to. Checks roles and encoding. */
-int chat_walk(const struct chat *chat, const struct gyaru_message *messages, size_t n_messages,
-              bool add_generation_prompt, chat_part *part, void *user, struct gyaru_error *err);
+int template_walk(const struct template *chat, const struct gyaru_message *messages,
+                  size_t n_messages, bool add_generation_prompt, template_part *part, void *user,
+                  struct gyaru_error *err);
 
 /* The whole as one string (caller frees). */
-int chat_render(const struct chat *chat, const struct gyaru_message *messages, size_t n_messages,
-                bool add_generation_prompt, char **text, struct gyaru_error *err);
+int template_render(const struct template *chat, const struct gyaru_message *messages,
+                    size_t n_messages, bool add_generation_prompt, char **text,
+                    struct gyaru_error *err);
 
 #endif
