@@ -11,8 +11,8 @@ run() {
     start=$(date +%s)
     if "$@" >"$log" 2>&1; then status=ok; else status=FAILED; fi
     p=$(grep -c '^\[       OK \]' "$log")
-    f=$(grep -c '^\[  FAILED  \] [a-z_0-9]*$' "$log")
-    s=$(grep -c '^\[  SKIPPED \] [a-z_0-9]*$' "$log")
+    f=$(grep '^\[  FAILED  \] [a-z_0-9]*$' "$log" | sort -u | grep -c .)
+    s=$(grep '^\[  SKIPPED \] [a-z_0-9]*$' "$log" | sort -u | grep -c .)
     if [ $status = FAILED ] && [ "$f" = 0 ]; then f=1; fi
     passed=$((passed + p)) failed=$((failed + f)) skipped=$((skipped + s))
     echo "$name: $p passed, $f failed, $s skipped ($(($(date +%s) - start)) s)"

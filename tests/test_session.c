@@ -1,0 +1,463 @@
+/*
+ * test_session.c - answers: sampling, strength, cached prefixes, batches, stops. On the tiny model,
+ * whose float32 arithmetic is the same in every order of asking.
+ */
+#include "support/reference.h"
+
+#include "model/sampler.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define TINY   "tests/data/tiny-model"
+#define ANSWER 24 /* tokens */
+
+static struct gyaru_error err;
+
+static void check(int rc)
+{
+    if (rc)
+        fail_msg("%s", err.text);
+}
+
+static struct gyaru_model *open_model(int sessions, int chunk)
+{
+    struct gyaru_model_options options;
+    struct gyaru_model *model;
+    gyaru_model_options_init(&options);
+    options.sessions = sessions;
+    options.chunk = chunk;
+    check(gyaru_model_open(TINY, &options, &model, &err));
+    return model;
+}
+
+static void attach(struct gyaru_model *model)
+{
+    struct gyaru_vector *vector;
+    struct gyaru_attach_options options;
+    int index;
+    char *warning;
+    check(gyaru_vector_open(TINY "/vector.safetensors", &vector, &err));
+    gyaru_attach_options_init(&options);
+    options.gauge_layer = 1;
+    check(gyaru_model_attach(model, vector, &options, &index, &warning, &err));
+    assert_int_equal(index, 0);
+    free(warning);
+    gyaru_vector_close(vector);
+}
+
+/* A prompt of n ids that depends on `seed`. */
+static void make_prompt(int32_t *ids, size_t n, unsigned seed)
+{
+    for (size_t i = 0; i < n; i++)
+        ids[i] = (int32_t)((seed * 7919u + (unsigned)i * 104729u) % 1270u);
+}
+
+struct answer {
+    int32_t ids[256];
+    float cosine[256], strength[256];
+    size_t n, n_cached;
+    enum gyaru_finish finish;
+    char text[4096];
+};
+
+static void take(struct answer *a, const struct gyaru_event *event)
+{
+    if (event->token >= 0) {
+        a->cosine[a->n] = event->cosine;
+        a->strength[a->n] = event->strength;
+        a->ids[a->n++] = event->token;
+    }
+    a->n_cached = event->n_cached;
+    a->finish = event->finish;
+    strncat(a->text, event->text, event->text_len);
+}
+
+static void init_request(struct gyaru_model *model, struct gyaru_request *request,
+                         const int32_t *ids, size_t n, const float *strengths)
+{
+    gyaru_request_init(model, request);
+    request->prompt = ids;
+    request->n_prompt = n;
+    request->sampling =
+        (struct gyaru_sampling){.temperature = 1, .top_p = 0.95f, .repeat_penalty = 1, .seed = 42};
+    request->max_tokens = ANSWER;
+    request->strengths = strengths;
+    request->gauge = strengths ? 0 : -1;
+    request->ignore_eos = true;
+}
+
+static struct answer answer(struct gyaru_session *session, const struct gyaru_request *request)
+{
+    struct answer a = {0};
+    check(gyaru_session_start(session, request, &err));
+    while (gyaru_session_busy(session)) {
+        struct gyaru_event event;
+        size_t n;
+        check(gyaru_step(&session, 1, &event, &n, &err));
+        if (n)
+            take(&a, &event);
+    }
+    return a;
+}
+
+static void assert_same_answer(const struct answer *a, const struct answer *b)
+{
+    assert_int_equal(a->n, b->n);
+    assert_memory_equal(a->ids, b->ids, a->n * sizeof *a->ids);
+    assert_memory_equal(a->cosine, b->cosine, a->n * sizeof *a->cosine);
+}
+
+static void chunks_do_not_change_the_answer(void **state)
+{
+    int32_t ids[100];
+    float strengths[GYARU_MAX_VECTORS] = {4};
+    make_prompt(ids, 100, 1);
+    struct answer first = {0};
+    const int chunks[] = {1, 2, 3, 7, 64, 128};
+    for (size_t i = 0; i < sizeof chunks / sizeof *chunks; i++) {
+        struct gyaru_model *model = open_model(1, chunks[i]);
+        struct gyaru_session *session;
+        struct gyaru_request request;
+        attach(model);
+        check(gyaru_session_new(model, &session, &err));
+        init_request(model, &request, ids, 100, strengths);
+        struct answer a = answer(session, &request);
+        assert_int_equal(a.n, ANSWER);
+        assert_int_equal(a.finish, GYARU_LENGTH);
+        if (i)
+            assert_same_answer(&a, &first);
+        else
+            first = a;
+        gyaru_session_free(session);
+        gyaru_model_close(model);
+    }
+}
+
+/* Five sessions of different lengths and strengths, started at different times, in one batch. */
+static void batches_do_not_change_the_answer(void **state)
+{
+    enum { N = 5 };
+    int32_t ids[N][60];
+    float strengths[N][GYARU_MAX_VECTORS] = {{0}, {2}, {-3}, {5}, {0}};
+    struct gyaru_model *model = open_model(N, 16);
+    struct gyaru_session *sessions[N];
+    struct gyaru_request requests[N];
+    struct answer alone[N], together[N] = {0};
+    attach(model);
+    for (int i = 0; i < N; i++) {
+        make_prompt(ids[i], 60, (unsigned)i + 10);
+        check(gyaru_session_new(model, &sessions[i], &err));
+        init_request(model, &requests[i], ids[i], (size_t)(20 + 9 * i), strengths[i]);
+        alone[i] = answer(sessions[i], &requests[i]);
+        gyaru_session_reset(sessions[i]);
+    }
+    int started = 0, steps = 0, busy = 1;
+    while (busy) {
+        if (started < N && steps++ % 3 == 0) {
+            check(gyaru_session_start(sessions[started], &requests[started], &err));
+            started++;
+        }
+        struct gyaru_event events[N];
+        size_t n;
+        check(gyaru_step(sessions, N, events, &n, &err));
+        for (size_t e = 0; e < n; e++)
+            for (int i = 0; i < N; i++)
+                if (events[e].session == sessions[i])
+                    take(&together[i], &events[e]);
+        busy = started < N;
+        for (int i = 0; i < started; i++)
+            busy += gyaru_session_busy(sessions[i]);
+    }
+    for (int i = 0; i < N; i++) {
+        assert_same_answer(&together[i], &alone[i]);
+        gyaru_session_free(sessions[i]);
+    }
+    gyaru_model_close(model);
+}
+
+/* reliability 16: the same prompt after a change of strength equals a cold run. */
+static void reliability_16_cached_prefixes_equal_cold_runs(void **state)
+{
+    int32_t ids[80];
+    float weak[GYARU_MAX_VECTORS] = {1}, strong[GYARU_MAX_VECTORS] = {6};
+    struct gyaru_model *model = open_model(1, 32);
+    struct gyaru_session *session;
+    struct gyaru_request request;
+    attach(model);
+    check(gyaru_session_new(model, &session, &err));
+    make_prompt(ids, 80, 3);
+
+    init_request(model, &request, ids, 60, strong);
+    struct answer cold = answer(session, &request);
+    assert_int_equal(cold.n_cached, 0);
+    struct answer warm = answer(session, &request);
+    assert_int_equal(warm.n_cached, 59); /* all but the last token, which gives the logits */
+    assert_same_answer(&warm, &cold);
+
+    request.strengths = weak;
+    assert_int_equal(answer(session, &request).n_cached, 0); /* other steering: nothing is reused */
+    request.strengths = strong;
+    warm = answer(session, &request);
+    assert_int_equal(warm.n_cached, 0);
+    assert_same_answer(&warm, &cold);
+
+    request.n_prompt = 80; /* a longer conversation with the same beginning */
+    assert_int_equal(answer(session, &request).n_cached, 60);
+    ids[30] ^= 1;
+    assert_int_equal(answer(session, &request).n_cached, 30);
+    gyaru_session_free(session);
+    gyaru_model_close(model);
+}
+
+/* reliability 14: a change in mid-answer is in effect at the next token. */
+static void reliability_14_strength_acts_at_the_next_token(void **state)
+{
+    int32_t ids[20];
+    float strengths[GYARU_MAX_VECTORS] = {2};
+    struct gyaru_model *model = open_model(1, 32);
+    struct gyaru_session *session;
+    struct gyaru_request request;
+    struct answer a = {0};
+    attach(model);
+    check(gyaru_session_new(model, &session, &err));
+    make_prompt(ids, 20, 4);
+    init_request(model, &request, ids, 20, strengths);
+    struct answer steady = answer(session, &request);
+    check(gyaru_session_start(session, &request, &err));
+    while (gyaru_session_busy(session)) {
+        struct gyaru_event event;
+        size_t n;
+        if (a.n == 8)
+            gyaru_session_set_strength(session, 0, 7);
+        check(gyaru_step(&session, 1, &event, &n, &err));
+        if (n)
+            take(&a, &event);
+    }
+    for (size_t i = 0; i < a.n; i++)
+        assert_true(a.strength[i] == (i < 8 ? 2.0f : 7.0f));
+    assert_memory_equal(a.ids, steady.ids, 8 * sizeof *a.ids);
+    assert_true(a.cosine[8] != steady.cosine[8]);
+    gyaru_session_free(session);
+    gyaru_model_close(model);
+}
+
+static void reliability_15_strength_0_is_no_vector(void **state)
+{
+    int32_t ids[50];
+    float zero[GYARU_MAX_VECTORS] = {0}, some[GYARU_MAX_VECTORS] = {2};
+    struct gyaru_model *model = open_model(1, 32);
+    size_t n = 50u * (size_t)gyaru_model_info(model)->vocab_size;
+    float *plain = malloc(n * sizeof *plain), *steered = malloc(n * sizeof *steered);
+    struct gyaru_eval e = {.ids = ids, .n = 50, .gauge = -1, .logits = plain};
+    make_prompt(ids, 50, 5);
+    check(gyaru_model_eval(model, &e, &err));
+    attach(model);
+    e.strengths = zero;
+    e.logits = steered;
+    check(gyaru_model_eval(model, &e, &err));
+    assert_memory_equal(plain, steered, n * sizeof *plain);
+    e.strengths = some;
+    check(gyaru_model_eval(model, &e, &err));
+    assert_memory_not_equal(plain, steered, n * sizeof *plain);
+    gyaru_model_detach(model, 0);
+    e.strengths = NULL;
+    check(gyaru_model_eval(model, &e, &err));
+    assert_memory_equal(plain, steered, n * sizeof *plain);
+    free(plain);
+    free(steered);
+    gyaru_model_close(model);
+}
+
+/* Two vectors that point opposite ways cancel. */
+static void opposite_vectors_restore(void **state)
+{
+    int32_t ids[30];
+    float both[GYARU_MAX_VECTORS] = {3, -3};
+    struct gyaru_model *model = open_model(1, 32);
+    size_t vocab = (size_t)gyaru_model_info(model)->vocab_size, n = 30u * vocab;
+    float *plain = malloc(n * sizeof *plain), *steered = malloc(n * sizeof *steered);
+    struct gyaru_eval e = {.ids = ids, .n = 30, .gauge = -1, .logits = plain};
+    make_prompt(ids, 30, 6);
+    check(gyaru_model_eval(model, &e, &err));
+    attach(model);
+    struct gyaru_vector *vector;
+    struct gyaru_attach_options options;
+    int index;
+    char *warning;
+    check(gyaru_vector_open(TINY "/vector.safetensors", &vector, &err));
+    gyaru_attach_options_init(&options);
+    check(gyaru_model_attach(model, vector, &options, &index, &warning, &err));
+    assert_int_equal(index, 1);
+    free(warning);
+    gyaru_vector_close(vector);
+    e.strengths = both;
+    e.logits = steered;
+    check(gyaru_model_eval(model, &e, &err));
+    assert_true(reference_error(steered, plain, n) < 1e-6);
+    free(plain);
+    free(steered);
+    gyaru_model_close(model);
+}
+
+static void stop_strings_end_the_text_before_them(void **state)
+{
+    int32_t ids[20];
+    struct gyaru_model *model = open_model(1, 32);
+    struct gyaru_session *session;
+    struct gyaru_request request;
+    check(gyaru_session_new(model, &session, &err));
+    make_prompt(ids, 20, 8);
+    init_request(model, &request, ids, 20, NULL);
+    struct answer whole = answer(session, &request);
+    size_t len = strlen(whole.text);
+    assert_true(len > 12);
+    /* A piece from the middle of the text, whole characters or not: bytes are compared. */
+    char piece[6] = {0};
+    memcpy(piece, whole.text + len / 2, 5);
+    const char *at = strstr(whole.text, piece);
+    const char *stops[] = {"never said", piece};
+    request.stop = stops;
+    request.n_stop = 2;
+    struct answer cut = answer(session, &request);
+    assert_int_equal(cut.finish, GYARU_STOP);
+    assert_int_equal(strlen(cut.text), at - whole.text);
+    assert_memory_equal(cut.text, whole.text, strlen(cut.text));
+    gyaru_session_free(session);
+    gyaru_model_close(model);
+}
+
+static void cancel_and_bad_requests(void **state)
+{
+    int32_t ids[20];
+    struct gyaru_model *model = open_model(1, 8);
+    struct gyaru_session *session, *second;
+    struct gyaru_request request;
+    struct gyaru_event event;
+    size_t n;
+    check(gyaru_session_new(model, &session, &err));
+    assert_int_equal(gyaru_session_new(model, &second, &err), -1);
+    make_prompt(ids, 20, 9);
+    init_request(model, &request, ids, 20, NULL);
+    check(gyaru_session_start(session, &request, &err));
+    assert_int_equal(gyaru_session_start(session, &request, &err), -1); /* busy */
+    check(gyaru_step(&session, 1, &event, &n, &err));
+    gyaru_session_cancel(session);
+    check(gyaru_step(&session, 1, &event, &n, &err));
+    assert_int_equal(n, 1);
+    assert_int_equal(event.finish, GYARU_CANCELLED);
+    assert_false(gyaru_session_busy(session));
+
+    ids[3] = 1536;
+    assert_int_equal(gyaru_session_start(session, &request, &err), -1);
+    ids[3] = -1;
+    assert_int_equal(gyaru_session_start(session, &request, &err), -1);
+    ids[3] = 3;
+    request.n_prompt = 0;
+    assert_int_equal(gyaru_session_start(session, &request, &err), -1);
+    request.n_prompt = 20;
+    request.sampling.temperature = NAN;
+    assert_int_equal(gyaru_session_start(session, &request, &err), -1);
+    assert_int_equal(err.status, GYARU_USAGE);
+    gyaru_session_free(session);
+    gyaru_model_close(model);
+}
+
+/* ---- the sampler ------------------------------------------------------------------------------
+ */
+
+#define VOCAB 1000
+
+static void reliability_32_padding_is_never_sampled(void **state)
+{
+    struct sampler *sampler;
+    float logits[VOCAB];
+    uint8_t seen[VOCAB] = {0};
+    uint64_t random = 1;
+    struct gyaru_sampling p = {.temperature = 1, .top_p = 1, .repeat_penalty = 1};
+    check(sampler_new(VOCAB, &sampler, &err));
+    for (int round = 0; round < 2000; round++) {
+        for (int i = 0; i < VOCAB; i++)
+            logits[i] = i < 900 ? 0.0f : 50.0f;
+        int32_t id = sampler_pick(sampler, logits, 900, &p, seen, &random);
+        assert_in_range(id, 0, 899);
+    }
+    for (int i = 0; i < VOCAB; i++)
+        logits[i] = NAN;
+    assert_int_equal(sampler_pick(sampler, logits, 900, &p, seen, &random), -1);
+    sampler_free(sampler);
+}
+
+/* Frequencies over many draws against the probabilities, and what each cut leaves. */
+static void samples_follow_the_distribution(void **state)
+{
+    enum { DRAWS = 20000 };
+    const double probability[4] = {0.5, 0.3, 0.15, 0.05};
+    const struct {
+        struct gyaru_sampling p;
+        int kept;
+    } cases[] = {
+        {{.temperature = 1, .top_p = 1, .repeat_penalty = 1}, 4},
+        {{.temperature = 1, .top_p = 1, .top_k = 2, .repeat_penalty = 1}, 2},
+        {{.temperature = 1, .top_p = 0.75f, .repeat_penalty = 1}, 2},
+        {{.temperature = 1, .top_p = 0.85f, .repeat_penalty = 1}, 3},
+        {{.temperature = 1, .top_p = 1, .min_p = 0.25f, .repeat_penalty = 1}, 3},
+    };
+    struct sampler *sampler;
+    uint8_t seen[VOCAB] = {0};
+    check(sampler_new(VOCAB, &sampler, &err));
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        int count[4] = {0};
+        double mass = 0;
+        uint64_t random = c;
+        for (int i = 0; i < cases[c].kept; i++)
+            mass += probability[i];
+        for (int d = 0; d < DRAWS; d++) {
+            float logits[VOCAB];
+            for (int i = 0; i < VOCAB; i++)
+                logits[i] = i < 4 ? (float)log(probability[i]) : -INFINITY;
+            int32_t id = sampler_pick(sampler, logits, VOCAB, &cases[c].p, seen, &random);
+            assert_in_range(id, 0, cases[c].kept - 1);
+            count[id]++;
+        }
+        for (int i = 0; i < cases[c].kept; i++)
+            assert_true(fabs(count[i] / (double)DRAWS - probability[i] / mass) < 0.02);
+    }
+    sampler_free(sampler);
+}
+
+static void repetition_is_penalised(void **state)
+{
+    struct sampler *sampler;
+    float logits[4] = {2.0f, 1.9f, -1.0f, -1.1f};
+    uint8_t seen[4] = {1, 0, 1, 0};
+    uint64_t random = 0;
+    struct gyaru_sampling p = {.repeat_penalty = 1.2f};
+    check(sampler_new(4, &sampler, &err));
+    assert_int_equal(sampler_pick(sampler, logits, 4, &p, seen, &random), 1);
+    assert_true(fabsf(logits[0] - 2.0f / 1.2f) < 1e-6f && fabsf(logits[2] + 1.2f) < 1e-6f);
+    sampler_free(sampler);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(chunks_do_not_change_the_answer),
+        cmocka_unit_test(batches_do_not_change_the_answer),
+        cmocka_unit_test(reliability_16_cached_prefixes_equal_cold_runs),
+        cmocka_unit_test(reliability_14_strength_acts_at_the_next_token),
+        cmocka_unit_test(reliability_15_strength_0_is_no_vector),
+        cmocka_unit_test(opposite_vectors_restore),
+        cmocka_unit_test(stop_strings_end_the_text_before_them),
+        cmocka_unit_test(cancel_and_bad_requests),
+        cmocka_unit_test(reliability_32_padding_is_never_sampled),
+        cmocka_unit_test(samples_follow_the_distribution),
+        cmocka_unit_test(repetition_is_penalised),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
