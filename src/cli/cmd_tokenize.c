@@ -1,32 +1,32 @@
 /*
  * cmd_tokenize.c - `gyaru tokenize`: JSON on stdin, JSON on stdout, through the model's tokenizer.
  */
-#include "base/file.h"
+#include "cli/cli.h"
+#include "cli/options.h"
+
 #include "base/json.h"
 #include "base/str.h"
-#include "cli/cli.h"
 
-#include <getopt.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
-#define DEFAULT_MODEL "models/rinne-base"
-#define INPUT_LIMIT   ((size_t)1 << 30) /* bytes */
+#define INPUT_LIMIT ((size_t)1 << 30) /* bytes */
 
-static const char help[] =
-    "usage: gyaru tokenize [-m DIR] [--decode | --chat] < INPUT.json\n"
-    "\n"
-    "Reads one JSON array from standard input and writes one JSON array, an entry for each.\n"
-    "  (default)     strings -> arrays of token ids; special tokens in the text are parsed\n"
-    "  --decode      arrays of token ids -> strings\n"
-    "  --chat        {\"messages\":[{\"role\",\"content\"}],\"add_generation_prompt\":bool}\n"
-    "                -> strings rendered by the model's chat template\n"
-    "  -m, --model DIR   directory with tokenizer.json and tokenizer_config.json\n"
-    "                    (default " DEFAULT_MODEL ")\n"
-    "  --json        accepted for uniformity: the output is JSON anyway\n"
-    "  -h, --help    this text\n";
+struct tokenize_options {
+    bool decode, chat, json;
+};
+
+static const struct option_spec tokenize_specs[] = {
+    {0, "decode", OPTION_FLAG, offsetof(struct tokenize_options, decode), 0, 0, NULL,
+     "arrays of token ids -> strings"},
+    {0, "chat", OPTION_FLAG, offsetof(struct tokenize_options, chat), 0, 0, NULL,
+     "{\"messages\": [{\"role\", \"content\"}], \"add_generation_prompt\": bool} -> strings, as "
+     "the model's chat template renders them"},
+    {0, "json", OPTION_FLAG, offsetof(struct tokenize_options, json), 0, 0, NULL,
+     "the result is JSON in any case"},
+    OPTION_END};
 
 /* One entry of the input -> one of the output (new reference), NULL on failure. */
 typedef json_t *convert(const struct gyaru_tokenizer *tokenizer, const json_t *entry,
@@ -202,47 +202,47 @@ static int run_conversion(const char *model, convert *one, struct gyaru_error *e
     return rc;
 }
 
-static int usage_error(const char *what)
+static int tokenize(const struct tokenize_options *options, struct common_options *common,
+                    struct gyaru_error *err)
 {
-    fprintf(stderr, "gyaru tokenize: %s; see gyaru tokenize --help\n", what);
-    return GYARU_USAGE;
+    char *model;
+    if (options->decode && options->chat)
+        return error_set(err, GYARU_USAGE, "--decode and --chat exclude each other");
+    if (common_options_finish(common, err) || common_model_dir(common, &model, err))
+        return -1;
+    int rc = run_conversion(model,
+                            options->decode ? decode_entry
+                            : options->chat ? chat_entry
+                                            : encode_entry,
+                            err);
+    free(model);
+    return rc;
 }
 
-static int run(int argc, char **argv)
+static int main_tokenize(int argc, char **argv)
 {
-    enum { DECODE = 256, CHAT, JSON };
-    static const struct option options[] = {
-        {"model", required_argument, NULL, 'm'}, {"decode", no_argument, NULL, DECODE},
-        {"chat", no_argument, NULL, CHAT},       {"json", no_argument, NULL, JSON},
-        {"help", no_argument, NULL, 'h'},        {NULL, 0, NULL, 0}};
-    const char *model = DEFAULT_MODEL;
-    convert *one = encode_entry;
-    opterr = 0;
-    optind = 1;
-    for (int c; (c = getopt_long(argc, argv, "m:h", options, NULL)) != -1;) {
-        convert *asked = c == DECODE ? decode_entry : c == CHAT ? chat_entry : NULL;
-        if (c == 'h')
-            return fputs(help, stdout) == EOF ? GYARU_FAILED : GYARU_OK;
-        if (c == '?')
-            return usage_error("unknown option, or one without its value");
-        if (asked && one != encode_entry && one != asked)
-            return usage_error("--decode and --chat exclude each other");
-        if (asked)
-            one = asked;
-        if (c == 'm')
-            model = optarg;
-    }
-    if (optind < argc)
-        return usage_error("unexpected argument: the input comes from standard input");
     struct gyaru_error err;
-    if (run_conversion(model, one, &err) == 0)
-        return GYARU_OK;
-    fprintf(stderr, "gyaru tokenize: %s\n", err.text);
-    return (int)err.status;
+    struct tokenize_options options = {false, false, false};
+    struct common_options common;
+    common_options_init(&common);
+    const struct option_group groups[] = {
+        {tokenize_specs, &options}, {common_model_options, &common}, {NULL, NULL}};
+    const struct option_help help = {
+        "tokenize", "[-m DIR] [--decode | --chat] < INPUT.json",
+        "Reads one JSON array from standard input and writes one, entry for entry: strings become\n"
+        "arrays of token ids, special tokens in them parsed. The model's directory needs no more\n"
+        "than tokenizer.json and tokenizer_config.json.",
+        groups};
+    int rc = -1;
+    enum option_result parsed = options_parse(&help, &argc, argv, &err);
+    if (parsed == OPTIONS_OK && argc > 1)
+        error_set(&err, GYARU_USAGE, "unexpected '%s': the input comes from standard input",
+                  argv[1]);
+    else if (parsed == OPTIONS_OK)
+        rc = tokenize(&options, &common, &err);
+    common_options_release(&common);
+    return parsed == OPTIONS_HELPED || !rc ? GYARU_OK : options_fail("tokenize", &err);
 }
 
 const struct command cmd_tokenize = {
-    .name = "tokenize",
-    .summary = "text to token ids and back, and the chat template (JSON on stdin and stdout)",
-    .run = run,
-};
+    "tokenize", "text to token ids and back; chat templates (JSON in, JSON out)", main_tokenize};
