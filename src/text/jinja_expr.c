@@ -6,8 +6,6 @@
  */
 #include "text/jinja_impl.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -21,61 +19,7 @@ typedef struct jinja_value value;
 
 static int eval_ternary(struct expr *e, value *out, struct gyaru_error *err);
 
-int jinja_fail(struct gyaru_error *err, const char *format, ...)
-{
-    char text[200];
-    va_list args;
-    va_start(args, format);
-    vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    return error_set(err, GYARU_FAILED, "chat template: %s", text);
-}
-
 /* ---- reading ------------------------------------------------------------------------------ */
-
-static bool is_name_char(char c, bool first)
-{
-    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || c == '_' ||
-           (!first && c >= '0' && c <= '9');
-}
-
-static void skip_space(struct jinja_source *s)
-{
-    while (s->at < s->end && strchr(" \t\r\n", *s->at) && *s->at)
-        s->at++;
-}
-
-bool jinja_at_end(struct jinja_source *s)
-{
-    skip_space(s);
-    return s->at == s->end;
-}
-
-bool jinja_take_name(struct jinja_source *s, const char **name, size_t *len)
-{
-    skip_space(s);
-    const char *p = s->at;
-    while (p < s->end && is_name_char(*p, p == s->at))
-        p++;
-    if (p == s->at)
-        return false;
-    *name = s->at;
-    *len = (size_t)(p - s->at);
-    s->at = p;
-    return true;
-}
-
-bool jinja_take(struct jinja_source *s, const char *word)
-{
-    skip_space(s);
-    size_t n = strlen(word);
-    if ((size_t)(s->end - s->at) < n || memcmp(s->at, word, n) != 0)
-        return false;
-    if (is_name_char(word[0], true) && s->at + n < s->end && is_name_char(s->at[n], false))
-        return false;
-    s->at += n;
-    return true;
-}
 
 static bool same(const char *text, size_t len, const char *word)
 {
@@ -84,7 +28,7 @@ static bool same(const char *text, size_t len, const char *word)
 
 static int unexpected(struct expr *e, struct gyaru_error *err)
 {
-    skip_space(e->source);
+    jinja_at_end(e->source); /* steps over spaces */
     size_t n = (size_t)(e->source->end - e->source->at);
     return jinja_fail(err, "cannot read '%.*s'", n > 40 ? 40 : (int)n, e->source->at);
 }
@@ -124,13 +68,15 @@ static char *keep(struct jinja_run *run, size_t len, struct gyaru_error *err)
         run->kept = kept;
         run->cap_kept = cap;
     }
-    char *text = malloc(len + 1);
-    if (!text) {
+    char **slot = &run->kept[run->n_kept];
+    *slot = malloc(len + 1);
+    if (!*slot) {
         error_memory(err, len, "the chat template");
         return NULL;
     }
+    run->n_kept++;
     run->kept_bytes += len;
-    return run->kept[run->n_kept++] = text;
+    return *slot;
 }
 
 bool jinja_truth(const value *v)

@@ -1,5 +1,5 @@
 /*
- * jinja_impl.h - shared by jinja.c (statements) and jinja_expr.c (expressions).
+ * jinja_impl.h - shared by jinja.c (statements), jinja_expr.c (expressions) and jinja_read.c.
  */
 #ifndef TEXT_JINJA_IMPL_H
 #define TEXT_JINJA_IMPL_H
