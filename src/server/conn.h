@@ -57,8 +57,8 @@ int http_body_end(struct server *server, struct conn *conn, struct lws *wsi);
 int http_writeable(struct conn *conn, struct lws *wsi);
 void http_release(struct conn *conn);
 
-/* May this request become a WebSocket? 0, or 1 after an answer that says why not, or -1. */
-int http_upgrade(struct server *server, struct conn *conn, struct lws *wsi);
+/* May this request become a WebSocket? 0, or -1 after an answer that says why not. */
+int http_upgrade(struct server *server, struct lws *wsi);
 
 /* Begins an answer. `extra` is NULL or one more header, "name:" and value. */
 struct http_answer {

@@ -69,6 +69,23 @@ static int finish(struct conn *conn, struct lws *wsi)
     return close || lws_http_transaction_completed(wsi) ? -1 : 0;
 }
 
+/* Sends what the socket takes now; the rest when it is writable again. */
+static int send_body(struct exchange *x, struct lws *wsi)
+{
+    while (x->sent < x->len && !lws_send_pipe_choked(wsi)) {
+        uint8_t buffer[LWS_PRE + 4096];
+        size_t n = x->len - x->sent;
+        if (n > sizeof buffer - LWS_PRE)
+            n = sizeof buffer - LWS_PRE;
+        memcpy(buffer + LWS_PRE, x->body + x->sent, n);
+        x->sent += n;
+        enum lws_write_protocol kind = x->sent < x->len ? LWS_WRITE_HTTP : LWS_WRITE_HTTP_FINAL;
+        if (lws_write(wsi, buffer + LWS_PRE, n, kind) < 0)
+            return -1;
+    }
+    return 0;
+}
+
 int http_answer(struct conn *conn, struct lws *wsi, struct http_answer answer)
 {
     struct exchange *x = &conn->exchange;
@@ -81,28 +98,14 @@ int http_answer(struct conn *conn, struct lws *wsi, struct http_answer answer)
     x->route = NULL;
     if (write_head(wsi, &answer, x->close))
         return -1;
-    if (!x->len)
-        return finish(conn, wsi);
-    lws_callback_on_writable(wsi);
-    return 0;
+    return http_writeable(conn, wsi);
 }
 
 int http_writeable(struct conn *conn, struct lws *wsi)
 {
     struct exchange *x = &conn->exchange;
-    if (!x->body)
-        return 0;
-    while (x->sent < x->len && !lws_send_pipe_choked(wsi)) {
-        uint8_t buffer[LWS_PRE + 4096];
-        size_t n = x->len - x->sent;
-        if (n > sizeof buffer - LWS_PRE)
-            n = sizeof buffer - LWS_PRE;
-        memcpy(buffer + LWS_PRE, x->body + x->sent, n);
-        x->sent += n;
-        enum lws_write_protocol kind = x->sent < x->len ? LWS_WRITE_HTTP : LWS_WRITE_HTTP_FINAL;
-        if (lws_write(wsi, buffer + LWS_PRE, n, kind) < 0)
-            return -1;
-    }
+    if (send_body(x, wsi))
+        return -1;
     if (x->sent == x->len)
         return finish(conn, wsi);
     lws_callback_on_writable(wsi);
@@ -336,24 +339,24 @@ int http_body_end(struct server *server, struct conn *conn, struct lws *wsi)
     return route ? route->answer(server, conn, wsi) : -1;
 }
 
-int http_upgrade(struct server *server, struct conn *conn, struct lws *wsi)
+int http_upgrade(struct server *server, struct lws *wsi)
 {
+    /* libwebsockets has no place for us to keep anything yet. */
+    struct conn conn = {.ws = NULL};
     char path[64];
-    int rc;
-    http_release(conn);
-    if (refused(server, conn, wsi, false, &rc))
-        return 1;
-    conn->exchange.close = true;
+    int rc = 0;
+    if (refused(server, &conn, wsi, false, &rc)) {
+        http_release(&conn);
+        return -1;
+    }
+    conn.exchange.close = true;
     const char *uri = copy_header(wsi, WSI_TOKEN_GET_URI, path, sizeof path);
-    if (!uri || strcmp(uri, "/ws")) {
-        http_error(conn, wsi, 404, "not_found_error", "the WebSocket is at /ws");
-        return 1;
-    }
-    if (server->stopping || engine_state(server->engine) != ENGINE_READY) {
-        http_error(conn, wsi, 503, "unavailable_error",
-                   server->stopping ? "Shutting down" : "Loading model");
-        return 1;
-    }
-    conn->exchange.close = false;
-    return 0;
+    if (!uri || strcmp(uri, "/ws"))
+        rc = http_error(&conn, wsi, 404, "not_found_error", "the WebSocket is at /ws");
+    else if (server->stopping)
+        rc = http_error(&conn, wsi, 503, "unavailable_error", "Shutting down");
+    else if (engine_state(server->engine) != ENGINE_READY)
+        rc = http_error(&conn, wsi, 503, "unavailable_error", "Loading model");
+    http_release(&conn);
+    return rc;
 }

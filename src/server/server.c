@@ -166,7 +166,7 @@ static int on_http(struct server *server, struct lws *wsi, enum lws_callback_rea
         /* "websocket" is the only thing to upgrade to. */
         if (!in || strcasecmp(in, "websocket"))
             return -1;
-        return http_upgrade(server, conn, wsi);
+        return http_upgrade(server, wsi);
     case LWS_CALLBACK_CLOSED_HTTP:
     case LWS_CALLBACK_HTTP_DROP_PROTOCOL:
         if (conn)
