@@ -81,7 +81,8 @@ static void serve_release(struct serve *serve)
     free(serve->key);
 }
 
-/* ---- the key ------------------------------------------------------------------------------------ */
+/* ---- the key ------------------------------------------------------------------------------------
+ */
 
 /* Keys travel in headers and cookies: letters, digits and harmless signs only. */
 static int check_key(const char *key, const char *where, struct gyaru_error *err)
@@ -116,10 +117,11 @@ static int read_key(struct serve *serve, struct gyaru_error *err)
     return check_key(serve->key, "GYARU_API_KEY", err);
 }
 
-/* ---- the model, in the engine thread ------------------------------------------------------------ */
+/* ---- the model, in the engine thread ------------------------------------------------------------
+ */
 
-static int load(void *user, gyaru_progress *progress, void *progress_user,
-                struct server_model *out, struct gyaru_error *err)
+static int load(void *user, gyaru_progress *progress, void *progress_user, struct server_model *out,
+                struct gyaru_error *err)
 {
     struct serve *serve = user;
     struct load_options options = {serve->sessions, true, progress, progress_user};
@@ -142,7 +144,8 @@ static void unload(void *user)
     loaded_model_release(&serve->loaded);
 }
 
-/* ---- signals -------------------------------------------------------------------------------------- */
+/* ---- signals
+ * -------------------------------------------------------------------------------------- */
 
 static void block_signals(sigset_t *set)
 {
@@ -167,7 +170,8 @@ static void *signal_main(void *arg)
     _exit(GYARU_FAILED);
 }
 
-/* ---- command -------------------------------------------------------------------------------------- */
+/* ---- command
+ * -------------------------------------------------------------------------------------- */
 
 static int finish_options(struct serve *serve, struct gyaru_error *err)
 {
@@ -229,8 +233,8 @@ static int serve_until_stopped(struct serve *serve, struct gyaru_error *err)
         return error_set(err, GYARU_FAILED, "cannot start the signal thread");
     }
     log_line("listening on http://%s%s%s:%d/, loading the model",
-             strchr(serve->host, ':') ? "[" : "", serve->host,
-             strchr(serve->host, ':') ? "]" : "", server_port(server));
+             strchr(serve->host, ':') ? "[" : "", serve->host, strchr(serve->host, ':') ? "]" : "",
+             server_port(server));
     int rc = server_run(server, err);
     pthread_cancel(signals);
     pthread_join(signals, NULL);

@@ -8,7 +8,7 @@
 #define SERVER_CONN_H
 
 #include "base/str.h"
-#include "server/chat.h"
+#include "server/conversation.h"
 #include "server/engine.h"
 
 #include <libwebsockets.h>
@@ -19,15 +19,15 @@ struct server {
     struct engine *engine;
     struct lws_context *context;
     struct lws_vhost *vhost;
-    struct lws *listener;  /* NULL once the server stops accepting */
-    int port;              /* as bound */
-    int n_connections;     /* sockets accepted and not yet closed */
-    struct ws *ws_list;    /* all WebSockets */
-    uint64_t next_id;      /* of a WebSocket; from 1 */
+    struct lws *listener; /* NULL once the server stops accepting */
+    int port;             /* as bound */
+    int n_connections;    /* sockets accepted and not yet closed */
+    struct ws *ws_list;   /* all WebSockets */
+    uint64_t next_id;     /* of a WebSocket; from 1 */
     lws_sorted_usec_list_t tick;
-    atomic_bool stop;      /* set from other threads */
+    atomic_bool stop; /* set from other threads */
     bool stopping;
-    double deadline;       /* seconds, clock; while stopping */
+    double deadline; /* seconds, clock; while stopping */
 };
 
 /* ---- HTTP ---- */
@@ -66,7 +66,7 @@ struct http_answer {
     const char *type;          /* content type; NULL: no body */
     const unsigned char *body; /* static, or the same as owned */
     size_t len;
-    char *owned;               /* taken over */
+    char *owned; /* taken over */
     const char *extra_name, *extra_value;
 };
 int http_answer(struct conn *conn, struct lws *wsi, struct http_answer answer);
@@ -81,7 +81,7 @@ bool asset_answer(struct conn *conn, struct lws *wsi, const char *path, int *rc)
 /* ---- WebSocket ---- */
 
 struct ws *ws_open(struct server *server, struct lws *wsi); /* NULL when out of memory */
-void ws_close(struct ws *ws); /* cancels the running answer */
+void ws_close(struct ws *ws);                               /* cancels the running answer */
 int ws_receive(struct ws *ws, const void *data, size_t len);
 int ws_writeable(struct ws *ws);
 

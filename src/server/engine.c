@@ -114,7 +114,8 @@ void engine_wake(struct engine *engine)
     pthread_mutex_unlock(&engine->lock);
 }
 
-/* ---- jobs -------------------------------------------------------------------------------------- */
+/* ---- jobs --------------------------------------------------------------------------------------
+ */
 
 static void finish_job(struct job *job, enum gyaru_finish finish, const struct gyaru_error *error)
 {
@@ -230,7 +231,8 @@ static void start_jobs(struct engine *engine)
     }
 }
 
-/* ---- steps ------------------------------------------------------------------------------------- */
+/* ---- steps -------------------------------------------------------------------------------------
+ */
 
 static struct slot *slot_of(struct engine *engine, const struct gyaru_session *session)
 {
@@ -244,7 +246,9 @@ static struct slot *slot_of(struct engine *engine, const struct gyaru_session *s
 static void report(struct engine *engine, struct slot *slot, const struct gyaru_event *said)
 {
     struct job_event event = {
-        .kind = said->token >= 0 ? JOB_TOKEN : said->text_len ? JOB_TEXT : JOB_PREFILL,
+        .kind = said->token >= 0 ? JOB_TOKEN
+                : said->text_len ? JOB_TEXT
+                                 : JOB_PREFILL,
         .n_prompt = said->n_prompt,
         .n_done = said->n_prompt_done,
         .n_cached = said->n_cached,
@@ -267,7 +271,8 @@ static void report(struct engine *engine, struct slot *slot, const struct gyaru_
         finish_slot(engine, slot, said->finish, NULL);
 }
 
-/* Gives the running sessions the live strength, cancels what was cancelled; returns how many run. */
+/* Gives the running sessions the live strength, cancels what was cancelled; returns how many run.
+ */
 static size_t prepare_step(struct engine *engine)
 {
     struct steering_value live = steering_get(engine->steering);
@@ -318,7 +323,8 @@ static void step(struct engine *engine, size_t n)
     engine->notify(engine->user);
 }
 
-/* ---- the thread ---------------------------------------------------------------------------------- */
+/* ---- the thread
+ * ---------------------------------------------------------------------------------- */
 
 static int on_progress(void *user, const char *what, uint64_t done, uint64_t total)
 {
@@ -450,8 +456,7 @@ static void *engine_main(void *arg)
 }
 
 int engine_new(const struct server_options *options, struct steering *steering,
-               void (*notify)(void *user), void *user, struct engine **out,
-               struct gyaru_error *err)
+               void (*notify)(void *user), void *user, struct engine **out, struct gyaru_error *err)
 {
     struct engine *engine = calloc(1, sizeof *engine);
     if (engine)

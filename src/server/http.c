@@ -25,7 +25,8 @@ static const char *const security_headers[][2] = {
     {"cache-control:", "no-cache"},
 };
 
-/* ---- answers ------------------------------------------------------------------------------------ */
+/* ---- answers ------------------------------------------------------------------------------------
+ */
 
 void http_release(struct conn *conn)
 {
@@ -141,7 +142,8 @@ int http_error(struct conn *conn, struct lws *wsi, unsigned status, const char *
                                message, "type", type));
 }
 
-/* ---- checks ---------------------------------------------------------------------------------------- */
+/* ---- checks
+ * ---------------------------------------------------------------------------------------- */
 
 /* Copies of the headers that guard.h judges. */
 struct headers {
@@ -184,8 +186,7 @@ static void read_headers(struct lws *wsi, struct headers *h, struct guard_reques
 }
 
 /* 0: may pass; else an answer was begun and *rc is the callback's result. */
-static bool refused(struct server *server, struct conn *conn, struct lws *wsi, bool public,
-                    int *rc)
+static bool refused(struct server *server, struct conn *conn, struct lws *wsi, bool public, int *rc)
 {
     struct headers headers;
     struct guard_request request;
@@ -219,8 +220,7 @@ static bool bad_body(struct server *server, struct conn *conn, struct lws *wsi, 
 {
     char length[32], type[128];
     bool chunked = lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING) > 0;
-    const char *announced =
-        copy_header(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, length, sizeof length);
+    const char *announced = copy_header(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH, length, sizeof length);
     conn->exchange.close = true;
     if (chunked && announced)
         *rc = http_error(conn, wsi, 400, "invalid_request_error",
@@ -242,15 +242,16 @@ static bool bad_body(struct server *server, struct conn *conn, struct lws *wsi, 
     return true;
 }
 
-/* ---- dispatch --------------------------------------------------------------------------------------- */
+/* ---- dispatch
+ * --------------------------------------------------------------------------------------- */
 
 static const struct {
     enum lws_token_indexes token;
     const char *name;
 } methods[] = {
-    {WSI_TOKEN_GET_URI, "GET"},     {WSI_TOKEN_HEAD_URI, "HEAD"},
-    {WSI_TOKEN_POST_URI, "POST"},   {WSI_TOKEN_PUT_URI, "PUT"},
-    {WSI_TOKEN_PATCH_URI, "PATCH"}, {WSI_TOKEN_DELETE_URI, "DELETE"},
+    {WSI_TOKEN_GET_URI, "GET"},         {WSI_TOKEN_HEAD_URI, "HEAD"},
+    {WSI_TOKEN_POST_URI, "POST"},       {WSI_TOKEN_PUT_URI, "PUT"},
+    {WSI_TOKEN_PATCH_URI, "PATCH"},     {WSI_TOKEN_DELETE_URI, "DELETE"},
     {WSI_TOKEN_OPTIONS_URI, "OPTIONS"},
 };
 
@@ -267,8 +268,7 @@ static const char *method_of(struct lws *wsi)
 static int answer_with_cookie(struct server *server, struct conn *conn, struct lws *wsi)
 {
     struct str cookie = STR_INIT;
-    str_printf(&cookie, "gyaru_key=%s; HttpOnly; SameSite=Strict; Path=/",
-               server->options.api_key);
+    str_printf(&cookie, "gyaru_key=%s; HttpOnly; SameSite=Strict; Path=/", server->options.api_key);
     char *text = str_take(&cookie);
     if (!text)
         return -1;

@@ -21,9 +21,8 @@ static int answer_health(struct server *server, struct conn *conn, struct lws *w
     struct engine_counts counts = engine_counts(server->engine);
     return http_json(conn, wsi, 200,
                      json_pack("{s:s,s:s,s:s,s:i,s:i,s:i}", "status", "ok", "model",
-                               info->model_name, "version", GYARU_VERSION, "slots",
-                               counts.slots, "slots_busy", counts.running, "waiting",
-                               counts.waiting));
+                               info->model_name, "version", GYARU_VERSION, "slots", counts.slots,
+                               "slots_busy", counts.running, "waiting", counts.waiting));
 }
 
 static int loading(struct conn *conn, struct lws *wsi)

@@ -22,13 +22,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define ACCEPTS_MAX   64          /* per turn of the loop */
+#define ACCEPTS_MAX   64 /* per turn of the loop */
 #define BACKLOG       512
 #define SEND_BUFFER   (128 << 10) /* bytes of kernel memory for a slow reader, at most */
 #define HEADER_BYTES  8192        /* of one request */
 #define HEADER_POOL   64          /* requests whose headers are held at a time */
 #define PING_SECONDS  30
-#define CLOSE_SECONDS 1           /* for close frames, at the very end */
+#define CLOSE_SECONDS 1 /* for close frames, at the very end */
 
 void server_options_init(struct server_options *options)
 {
@@ -52,7 +52,8 @@ bool server_host_is_loopback(const char *host)
     return guard_is_loopback(host);
 }
 
-/* ---- listening ------------------------------------------------------------------------------------ */
+/* ---- listening
+ * ------------------------------------------------------------------------------------ */
 
 static int try_listen(const struct addrinfo *address)
 {
@@ -132,7 +133,8 @@ static void accept_some(struct server *server, int listener)
     }
 }
 
-/* ---- callbacks -------------------------------------------------------------------------------------- */
+/* ---- callbacks
+ * -------------------------------------------------------------------------------------- */
 
 static struct server *server_of(struct lws *wsi)
 {
@@ -228,7 +230,8 @@ static void lws_log(int level, const char *line)
     log_line("libwebsockets: %.*s", (int)strcspn(line, "\n"), line);
 }
 
-/* ---- life --------------------------------------------------------------------------------------------- */
+/* ---- life
+ * --------------------------------------------------------------------------------------------- */
 
 /* From the engine thread. */
 static void on_news(void *user)
@@ -349,8 +352,7 @@ static void begin_stop(struct server *server)
 static bool stop_finished(struct server *server)
 {
     double now = clock_seconds();
-    return !ws_go_away(server, now > server->deadline) ||
-           now > server->deadline + CLOSE_SECONDS;
+    return !ws_go_away(server, now > server->deadline) || now > server->deadline + CLOSE_SECONDS;
 }
 
 static void on_tick(lws_sorted_usec_list_t *tick)

@@ -5,7 +5,7 @@
  *     guard   who may talk to us            owns the model and all sessions
  *     http    routes, assets                takes jobs from a bounded queue
  *     ws      protocol of the page          steps all running sessions together
- *     chat    a connection's history        pushes events into each job's bounded ring
+ *     conversation  a connection's history        pushes events into each job's bounded ring
  *
  * Between the two: the job queue, the rings, and the live strength (steering.h). Nothing else is
  * shared. The server opens no model itself: its owner passes a function that does, because the
@@ -36,18 +36,18 @@ struct server_options {
     int sessions;          /* answers at a time */
 
     /* Limits; each has a default from server_options_init(). */
-    int waiting;           /* requests that may wait for a session */
-    int connections;       /* sockets at a time */
-    size_t message_bytes;  /* of one WebSocket message or request body */
-    size_t history_bytes;  /* of one conversation; older turns are dropped */
-    int ring_events;       /* undelivered events of one answer */
-    int idle_seconds;      /* a silent HTTP connection is closed */
-    int send_seconds;      /* a reader that takes nothing is closed */
-    int drain_seconds;     /* for running answers after server_stop() */
+    int waiting;          /* requests that may wait for a session */
+    int connections;      /* sockets at a time */
+    size_t message_bytes; /* of one WebSocket message or request body */
+    size_t history_bytes; /* of one conversation; older turns are dropped */
+    int ring_events;      /* undelivered events of one answer */
+    int idle_seconds;     /* a silent HTTP connection is closed */
+    int send_seconds;     /* a reader that takes nothing is closed */
+    int drain_seconds;    /* for running answers after server_stop() */
 
     /* Called once each, in the engine thread. */
-    int (*load)(void *user, gyaru_progress *progress, void *progress_user,
-                struct server_model *out, struct gyaru_error *err);
+    int (*load)(void *user, gyaru_progress *progress, void *progress_user, struct server_model *out,
+                struct gyaru_error *err);
     void (*unload)(void *user);
     void *user;
 };
@@ -57,8 +57,7 @@ struct server;
 void server_options_init(struct server_options *options);
 
 /* Binds, listens and begins to load the model. The options are copied, their strings are not. */
-int server_new(const struct server_options *options, struct server **out,
-               struct gyaru_error *err);
+int server_new(const struct server_options *options, struct server **out, struct gyaru_error *err);
 
 /* Serves until server_stop(); -1 if the model cannot be opened. */
 int server_run(struct server *server, struct gyaru_error *err);

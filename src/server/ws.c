@@ -43,12 +43,13 @@ struct ws {
     double blocked_since;   /* seconds, clock: asked for a writable socket; 0: not waiting */
     bool leaving;           /* close with 1001 once everything is sent */
 
-    struct chat chat;
+    struct conversation conversation;
     struct job *job;   /* the running answer; NULL: none */
     struct str answer; /* its text as sent */
 };
 
-/* ---- sending ----------------------------------------------------------------------------------- */
+/* ---- sending -----------------------------------------------------------------------------------
+ */
 
 static void want_write(struct ws *ws)
 {
@@ -114,7 +115,7 @@ static void send_hello(struct ws *ws)
         info->context, "strength", (double)live.strength, "version", (json_int_t)live.version,
         "strength_min", (double)GYARU_STRENGTH_MIN, "strength_max", (double)GYARU_STRENGTH_MAX,
         "busy", counts.running >= counts.slots, "max_message_bytes",
-        (json_int_t)ws->server->options.message_bytes, "system", ws->chat.system);
+        (json_int_t)ws->server->options.message_bytes, "system", ws->conversation.system);
     if (json && info->vector_name) {
         json_object_set_new(json, "vector", json_string(info->vector_name));
         json_object_set_new(json, "fingerprint",
@@ -128,7 +129,8 @@ static void send_hello(struct ws *ws)
     send_json(ws, json);
 }
 
-/* ---- the answer --------------------------------------------------------------------------------- */
+/* ---- the answer ---------------------------------------------------------------------------------
+ */
 
 /* Lets go of the answer; its text becomes part of the conversation. */
 static void keep_answer(struct ws *ws)
@@ -137,31 +139,31 @@ static void keep_answer(struct ws *ws)
     ws->job = NULL;
     /* A question without any answer would only confuse the next prompt. */
     if (!ws->answer.len)
-        chat_pop(&ws->chat);
-    else if (chat_add(&ws->chat, true, ws->answer.data, ws->answer.len))
+        conversation_pop(&ws->conversation);
+    else if (conversation_add(&ws->conversation, true, ws->answer.data, ws->answer.len))
         send_error(ws, "no_memory", "the answer could not be kept in the conversation");
     str_clear(&ws->answer);
 }
 
 static void send_done(struct ws *ws, const char *reason, const struct gyaru_timings *t)
 {
-    json_t *json = json_pack("{s:s,s:s%,s:s,s:I}", "type", "done", "full_response",
-                             ws->answer.data ? ws->answer.data : "", ws->answer.len,
-                             "finish_reason", reason, "dropped_messages",
-                             (json_int_t)(ws->chat.dropped + atomic_load(&ws->job->dropped)));
+    json_t *json =
+        json_pack("{s:s,s:s%,s:s,s:I}", "type", "done", "full_response",
+                  ws->answer.data ? ws->answer.data : "", ws->answer.len, "finish_reason", reason,
+                  "dropped_messages",
+                  (json_int_t)(ws->conversation.dropped + atomic_load(&ws->job->dropped)));
     if (json && t) {
         double rate = t->n_generated > 1 && t->decode_seconds > 0
                           ? (double)t->n_generated / t->decode_seconds
                           : NAN;
         json_object_set_new(
             json, "timings",
-            json_pack("{s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "prompt_tokens", (json_int_t)t->n_prompt,
-                      "cached_tokens", (json_int_t)t->n_cached, "generated_tokens",
-                      (json_int_t)t->n_generated, "prefill_seconds",
-                      number_or_null(t->prefill_seconds), "decode_seconds",
-                      number_or_null(t->decode_seconds), "first_token_seconds",
-                      number_or_null(t->first_token_seconds), "tokens_per_second",
-                      number_or_null(rate)));
+            json_pack(
+                "{s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "prompt_tokens", (json_int_t)t->n_prompt,
+                "cached_tokens", (json_int_t)t->n_cached, "generated_tokens",
+                (json_int_t)t->n_generated, "prefill_seconds", number_or_null(t->prefill_seconds),
+                "decode_seconds", number_or_null(t->decode_seconds), "first_token_seconds",
+                number_or_null(t->first_token_seconds), "tokens_per_second", number_or_null(rate)));
     }
     send_json(ws, json);
 }
@@ -182,19 +184,18 @@ static void send_token(struct ws *ws, const struct job_event *event)
 {
     if (event->text_len) {
         str_append(&ws->answer, event->text, event->text_len);
-        send_json(ws, json_pack("{s:s,s:s%}", "type", "token", "content", event->text,
-                                event->text_len));
+        send_json(
+            ws, json_pack("{s:s,s:s%}", "type", "token", "content", event->text, event->text_len));
     }
     if (event->kind != JOB_TOKEN || !isfinite(event->cosine))
         return;
     const struct engine_info *info = engine_info(ws->server->engine);
     double rate = event->tokens_per_second > 0 ? (double)event->tokens_per_second : NAN;
-    send_json(ws, json_pack("{s:s,s:f,s:o,s:i,s:f,s:I,s:o}", "type", "gauge", "value",
-                            (double)event->cosine, "calibrated",
-                            number_or_null((double)event->gauge), "layer", info->gauge_layer,
-                            "strength", (double)event->strength, "version",
-                            (json_int_t)event->version, "tokens_per_second",
-                            number_or_null(rate)));
+    send_json(ws,
+              json_pack("{s:s,s:f,s:o,s:i,s:f,s:I,s:o}", "type", "gauge", "value",
+                        (double)event->cosine, "calibrated", number_or_null((double)event->gauge),
+                        "layer", info->gauge_layer, "strength", (double)event->strength, "version",
+                        (json_int_t)event->version, "tokens_per_second", number_or_null(rate)));
 }
 
 static void send_event(struct ws *ws, const struct job_event *event)
@@ -269,7 +270,8 @@ int ws_writeable(struct ws *ws)
     return 0;
 }
 
-/* ---- what the client says ------------------------------------------------------------------------ */
+/* ---- what the client says
+ * ------------------------------------------------------------------------ */
 
 /* Checks all of it before any of it is taken. */
 static bool history_valid(const json_t *history)
@@ -278,7 +280,8 @@ static bool history_valid(const json_t *history)
     json_t *turn;
     if (!json_is_array(history))
         return false;
-    json_array_foreach (history, i, turn) {
+    json_array_foreach(history, i, turn)
+    {
         const char *role = json_string_value(json_object_get(turn, "role"));
         if (!role || (strcmp(role, "user") && strcmp(role, "assistant")) ||
             !json_is_string(json_object_get(turn, "content")))
@@ -287,15 +290,17 @@ static bool history_valid(const json_t *history)
     return true;
 }
 
-static int take_history(struct chat *chat, const json_t *history)
+static int take_history(struct conversation *chat, const json_t *history)
 {
     size_t i;
     json_t *turn;
-    chat_clear(chat);
-    json_array_foreach (history, i, turn) {
+    conversation_clear(chat);
+    json_array_foreach(history, i, turn)
+    {
         const json_t *content = json_object_get(turn, "content");
         bool assistant = !strcmp(json_string_value(json_object_get(turn, "role")), "assistant");
-        if (chat_add(chat, assistant, json_string_value(content), json_string_length(content)))
+        if (conversation_add(chat, assistant, json_string_value(content),
+                             json_string_length(content)))
             return -1;
     }
     return 0;
@@ -307,16 +312,16 @@ static void start_answer(struct ws *ws)
     struct gyaru_message *messages;
     size_t n;
     struct job *job = NULL;
-    if (!chat_copy(&ws->chat, &messages, &n))
+    if (!conversation_copy(&ws->conversation, &messages, &n))
         job = job_new(ws->id, messages, n, options->max_tokens, options->ring_events);
     if (!job) {
-        chat_pop(&ws->chat);
+        conversation_pop(&ws->conversation);
         send_error(ws, "no_memory", "out of memory; try again");
         return;
     }
     if (engine_submit(ws->server->engine, job)) {
         job_unref(job);
-        chat_pop(&ws->chat);
+        conversation_pop(&ws->conversation);
         send_error(ws, "busy", "too many requests are waiting; try again in a moment");
         return;
     }
@@ -345,8 +350,9 @@ static void on_message(struct ws *ws, const json_t *json)
         send_error(ws, "stopping", "the server is shutting down");
         return;
     }
-    if ((history && take_history(&ws->chat, history)) ||
-        chat_add(&ws->chat, false, json_string_value(content), json_string_length(content))) {
+    if ((history && take_history(&ws->conversation, history)) ||
+        conversation_add(&ws->conversation, false, json_string_value(content),
+                         json_string_length(content))) {
         send_error(ws, "no_memory", "out of memory; try again");
         return;
     }
@@ -378,7 +384,7 @@ static void on_cancel(struct ws *ws, const json_t *json)
 static void on_reset(struct ws *ws, const json_t *json)
 {
     on_cancel(ws, json);
-    chat_clear(&ws->chat);
+    conversation_clear(&ws->conversation);
     send_json(ws, json_pack("{s:s}", "type", "reset_done"));
 }
 
@@ -389,19 +395,21 @@ static void on_system(struct ws *ws, const json_t *json)
         send_error(ws, "invalid", "system: content must be a text, or null for the model's own");
         return;
     }
-    if (chat_set_system(&ws->chat, json_string_value(content))) {
+    if (conversation_set_system(&ws->conversation, json_string_value(content))) {
         send_error(ws, "no_memory", "out of memory; try again");
         return;
     }
-    send_json(ws, json_pack("{s:s,s:s?}", "type", "system_updated", "content", ws->chat.system));
+    send_json(
+        ws, json_pack("{s:s,s:s?}", "type", "system_updated", "content", ws->conversation.system));
 }
 
 static const struct {
     const char *type;
     void (*handle)(struct ws *ws, const json_t *json);
 } handlers[] = {
-    {"message", on_message}, {"update_strength", on_strength}, {"cancel", on_cancel},
-    {"reset", on_reset},     {"system", on_system},
+    {"message", on_message}, {"update_strength", on_strength},
+    {"cancel", on_cancel},   {"reset", on_reset},
+    {"system", on_system},
 };
 
 static void on_text(struct ws *ws, const char *text, size_t len)
@@ -452,7 +460,8 @@ int ws_receive(struct ws *ws, const void *data, size_t len)
     return 0;
 }
 
-/* ---- life ------------------------------------------------------------------------------------------ */
+/* ---- life
+ * ------------------------------------------------------------------------------------------ */
 
 struct ws *ws_open(struct server *server, struct lws *wsi)
 {
@@ -463,8 +472,8 @@ struct ws *ws_open(struct server *server, struct lws *wsi)
     ws->wsi = wsi;
     ws->id = ++server->next_id;
     ws->in = ws->answer = (struct str)STR_INIT;
-    chat_init(&ws->chat, server->options.history_bytes);
-    if (chat_set_system(&ws->chat, server->options.system)) {
+    conversation_init(&ws->conversation, server->options.history_bytes);
+    if (conversation_set_system(&ws->conversation, server->options.system)) {
         free(ws);
         return NULL;
     }
@@ -490,7 +499,7 @@ void ws_close(struct ws *ws)
         ws->out = message->next;
         free(message);
     }
-    chat_release(&ws->chat);
+    conversation_release(&ws->conversation);
     str_release(&ws->in);
     str_release(&ws->answer);
     free(ws);
