@@ -137,7 +137,7 @@ static int read_setting(struct reading *r, const struct setting *setting, const 
         *(char **)field = copy;
         return 0;
     }
-    double value;
+    double value = 0;
     if (read_number(r, setting, node, &value))
         return -1;
     if (setting->kind == NUMBER)

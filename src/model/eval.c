@@ -34,6 +34,7 @@ static double nll_of(const float *logits, int vocab, int32_t id)
         max = (double)logits[i] > max ? (double)logits[i] : max;
     for (int i = 0; i < vocab; i++)
         sum += exp((double)logits[i] - max);
+    // cppcheck-suppress invalidFunctionArg ; vocab >= 1, so that sum >= exp(0)
     return log(sum) + max - (double)logits[id];
 }
 
