@@ -116,6 +116,7 @@ struct gyaru_model_info {
     int visualise_layer;         /* default meter layer without a vector: int(0.73 L) */
     char fingerprint[65];        /* hex; see model/fingerprint.h */
     uint64_t weight_bytes, kv_bytes, workspace_bytes;
+    uint64_t token_bytes; /* weights that decoding one token reads */
     double load_seconds;
     const char *device; /* e.g. "cpu (avx512, 2 threads)" */
 };
@@ -126,8 +127,15 @@ void gyaru_model_options_init(struct gyaru_model_options *options);
  * the memory plan does not fit. */
 int gyaru_model_open(const char *dir, const struct gyaru_model_options *options,
                      struct gyaru_model **out, struct gyaru_error *err);
+
+/* A model of random NF4 weights (double-quantised, bf16 embedding and head) in a real Qwen2.5
+ * shape: "0.5b", "1.5b", "7b", "14b" or "32b". For timings: it has no tokenizer (sessions give ids
+ * and no text) and no fingerprint. */
+int gyaru_model_open_random(const char *shape, const struct gyaru_model_options *options,
+                            struct gyaru_model **out, struct gyaru_error *err);
 void gyaru_model_close(struct gyaru_model *model);
 const struct gyaru_model_info *gyaru_model_info(const struct gyaru_model *model);
+/* NULL for a random model. */
 const struct gyaru_tokenizer *gyaru_model_tokenizer(const struct gyaru_model *model);
 
 /* JSON document (caller frees) on a model directory or a vector file, without loading weights:

@@ -5,7 +5,6 @@
 
 #include "base/clock.h"
 #include "model/sampler.h"
-#include "model/weights.h"
 
 #include <libgen.h>
 #include <stdlib.h>
@@ -95,20 +94,35 @@ static int plan_shape(struct model_plan *plan, const struct gyaru_model_options 
     return 0;
 }
 
+int model_plan_finish(struct model_plan *plan, const struct gyaru_model_options *options,
+                      struct gyaru_error *err)
+{
+    if (check_options(options, err) || open_device(plan, options, err) ||
+        weights_plan(&plan->config, &plan->source, plan->backend, &plan->weights, err) ||
+        plan_shape(plan, options, err))
+        return -1;
+    plan->backend->memory(plan->device, &plan->memory);
+    return 0;
+}
+
 int model_plan_make(const char *dir, const struct gyaru_model_options *options,
                     struct model_plan *plan, struct gyaru_error *err)
 {
     *plan = (struct model_plan){0};
-    if (check_options(options, err) || model_config_read(dir, &plan->config, err))
+    struct checkpoint *checkpoint;
+    if (model_config_read(dir, &plan->config, err))
         return -1;
-    if (checkpoint_open(dir, &plan->checkpoint, err) || open_device(plan, options, err) ||
-        weights_plan(&plan->config, plan->checkpoint, plan->backend, &plan->weight_bytes, err) ||
-        plan_shape(plan, options, err) ||
+    if (checkpoint_open(dir, &checkpoint, err)) {
+        model_plan_release(plan);
+        return -1;
+    }
+    plan->source = weights_checkpoint_source(checkpoint);
+    plan->checkpoint = checkpoint;
+    if (model_plan_finish(plan, options, err) ||
         model_fingerprint(&plan->config, plan->checkpoint, plan->fingerprint, err)) {
         model_plan_release(plan);
         return -1;
     }
-    plan->backend->memory(plan->device, &plan->memory);
     return 0;
 }
 
@@ -116,9 +130,17 @@ void model_plan_release(struct model_plan *plan)
 {
     if (plan->device)
         plan->backend->close(plan->device);
-    checkpoint_close(plan->checkpoint);
+    if (plan->source.close)
+        plan->source.close(plan->source.user);
     model_config_release(&plan->config);
     *plan = (struct model_plan){0};
+}
+
+uint64_t model_plan_available(const struct model_plan *plan,
+                              const struct gyaru_model_options *options)
+{
+    uint64_t free_bytes = plan->memory.available;
+    return options->memory && options->memory < free_bytes ? options->memory : free_bytes;
 }
 
 static double gib(uint64_t bytes)
@@ -130,17 +152,14 @@ static double gib(uint64_t bytes)
 static int check_memory(const struct model_plan *p, const struct gyaru_model_options *o,
                         const char *dir, struct gyaru_error *err)
 {
-    uint64_t need = p->weight_bytes + p->kv_bytes + p->workspace_bytes;
-    uint64_t available = p->memory.available;
-    if (o->memory && o->memory < available)
-        available = o->memory;
+    uint64_t need = model_plan_total(p), available = model_plan_available(p, o);
     if (need <= available)
         return 0;
     return error_set(err, GYARU_NO_MEMORY,
                      "%s: needs %.2f GiB (%.2f weights, %.2f KV cache of %d x %d positions, %.2f "
                      "workspace; %llu bytes) but %.2f GiB (%llu bytes) are free: close other "
                      "programs, lower --context or choose a smaller model",
-                     dir, gib(need), gib(p->weight_bytes), gib(p->kv_bytes), p->shape.n_slots,
+                     dir, gib(need), gib(p->weights.total), gib(p->kv_bytes), p->shape.n_slots,
                      p->shape.context, gib(p->workspace_bytes), (unsigned long long)need,
                      gib(available), (unsigned long long)available);
 }
@@ -167,13 +186,14 @@ static void fill_info(struct gyaru_model *m, const struct model_plan *plan)
         .head_dim = c->head_dim,
         .intermediate_size = c->intermediate,
         .vocab_size = c->vocab,
-        .n_tokens = gyaru_tokenizer_size(m->tokenizer),
+        .n_tokens = m->tokenizer ? gyaru_tokenizer_size(m->tokenizer) : c->vocab,
         .context = plan->shape.context,
         .max_position = c->max_position,
         .layer_first = model_layer_at(c->n_layers, 30),
         .layer_last = model_layer_at(c->n_layers, 80),
         .visualise_layer = model_layer_at(c->n_layers, 73),
-        .weight_bytes = plan->weight_bytes,
+        .weight_bytes = plan->weights.total,
+        .token_bytes = plan->weights.per_token,
         .kv_bytes = plan->kv_bytes,
         .workspace_bytes = plan->workspace_bytes,
         .device = m->backend->describe(m->device),
@@ -191,9 +211,9 @@ static int load(struct gyaru_model *m, struct model_plan *plan, const char *dir,
     m->rows = calloc((size_t)plan->shape.max_rows, sizeof *m->rows);
     if (!m->dir || !m->name || !m->slots || !m->rows)
         return error_memory(err, 1 << 16, "the model");
-    if (gyaru_tokenizer_open(dir, &m->tokenizer, err))
+    if (plan->checkpoint && gyaru_tokenizer_open(dir, &m->tokenizer, err))
         return -1;
-    if (gyaru_tokenizer_size(m->tokenizer) > plan->config.vocab)
+    if (m->tokenizer && gyaru_tokenizer_size(m->tokenizer) > plan->config.vocab)
         return error_set(err, GYARU_FAILED,
                          "%s: the tokenizer has %d ids but the model only %d: they do not belong "
                          "together",
@@ -201,43 +221,46 @@ static int load(struct gyaru_model *m, struct model_plan *plan, const char *dir,
     m->shape = plan->shape;
     fill_info(m, plan);
     if (sampler_new(plan->config.vocab, &m->sampler, err) ||
-        weights_load(m, plan->checkpoint, options, err) ||
+        weights_load(m, &plan->source, options, err) ||
         m->backend->stage_new(m->device, &m->shape, &m->stage, err))
         return -1;
+    return 0;
+}
+
+int model_open_plan(struct model_plan *plan, const char *dir,
+                    const struct gyaru_model_options *options, struct gyaru_model **out,
+                    struct gyaru_error *err)
+{
+    double start = clock_seconds();
+    struct gyaru_model *m = NULL;
+    int rc = check_memory(plan, options, dir, err);
+    if (!rc && !(m = calloc(1, sizeof *m)))
+        rc = error_memory(err, sizeof *m, "the model");
+    if (!rc) {
+        m->config = plan->config;
+        m->backend = plan->backend;
+        m->device = plan->device;
+        rc = load(m, plan, dir, options, err);
+        plan->config = (struct model_config){0};
+        plan->device = NULL;
+    }
+    model_plan_release(plan);
+    if (rc) {
+        gyaru_model_close(m);
+        return -1;
+    }
+    m->info.load_seconds = clock_seconds() - start;
+    *out = m;
     return 0;
 }
 
 int gyaru_model_open(const char *dir, const struct gyaru_model_options *options,
                      struct gyaru_model **out, struct gyaru_error *err)
 {
-    double start = clock_seconds();
     struct model_plan plan;
     if (model_plan_make(dir, options, &plan, err))
         return -1;
-    struct gyaru_model *m = NULL;
-    if (check_memory(&plan, options, dir, err))
-        goto fail;
-    m = calloc(1, sizeof *m);
-    if (!m) {
-        error_memory(err, sizeof *m, "the model");
-        goto fail;
-    }
-    m->config = plan.config;
-    m->backend = plan.backend;
-    m->device = plan.device;
-    if (load(m, &plan, dir, options, err)) {
-        plan.config = (struct model_config){0};
-        plan.device = NULL;
-        goto fail;
-    }
-    checkpoint_close(plan.checkpoint);
-    m->info.load_seconds = clock_seconds() - start;
-    *out = m;
-    return 0;
-fail:
-    gyaru_model_close(m);
-    model_plan_release(&plan);
-    return -1;
+    return model_open_plan(&plan, dir, options, out, err);
 }
 
 void gyaru_model_close(struct gyaru_model *m)
@@ -250,7 +273,8 @@ void gyaru_model_close(struct gyaru_model *m)
         m->backend->stage_free(m->stage);
     weights_release(m);
     m->backend->close(m->device);
-    gyaru_tokenizer_close(m->tokenizer);
+    if (m->tokenizer)
+        gyaru_tokenizer_close(m->tokenizer);
     model_config_release(&m->config);
     sampler_free(m->sampler);
     free(m->rows);

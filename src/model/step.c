@@ -79,12 +79,13 @@ static void finish(struct gyaru_session *s, struct gyaru_event *event, enum gyar
     s->ended = clock_seconds();
 }
 
-/* Text of one token goes to the reply; special tokens have none. True at a stop string. */
+/* Text of one token goes to the reply; special tokens have none, nor has any token of a model
+ * without a tokenizer. True at a stop string. */
 static bool push_text(struct gyaru_session *s, int32_t id)
 {
     const uint8_t *bytes;
     size_t n;
-    if (tokenizer_is_special(s->model->tokenizer, id) ||
+    if (!s->model->tokenizer || tokenizer_is_special(s->model->tokenizer, id) ||
         tokenizer_bytes(s->model->tokenizer, id, &bytes, &n))
         return false;
     return reply_push(&s->reply, bytes, n);

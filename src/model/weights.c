@@ -54,21 +54,44 @@ static size_t width_of(const struct model_config *c, enum width w)
     return (size_t)c->intermediate;
 }
 
-static int visit_named(const struct checkpoint *checkpoint, const char *name, int layer,
+static int checkpoint_matrix(void *user, const char *name, size_t rows, size_t cols,
+                             struct quant_source *out, struct gyaru_error *err)
+{
+    return source_matrix(user, name, rows, cols, out, err);
+}
+
+static int checkpoint_vector(void *user, const char *name, size_t n, float **out,
+                             struct gyaru_error *err)
+{
+    return source_vector(user, name, n, out, err);
+}
+
+static void checkpoint_free(void *user)
+{
+    checkpoint_close(user);
+}
+
+struct weights_source weights_checkpoint_source(struct checkpoint *checkpoint)
+{
+    return (struct weights_source){checkpoint, checkpoint_matrix, checkpoint_vector,
+                                   checkpoint_free};
+}
+
+static int visit_named(const struct weights_source *source, const char *name, int layer,
                        size_t rows, size_t cols, weights_visit *visit, void *user,
                        struct gyaru_error *err)
 {
-    struct quant_source source;
-    if (source_matrix(checkpoint, name, rows, cols, &source, err))
+    struct quant_source matrix;
+    if (source->matrix(source->user, name, rows, cols, &matrix, err))
         return -1;
-    return visit(user, name, layer, &source, err);
+    return visit(user, name, layer, &matrix, err);
 }
 
-int weights_each(const struct model_config *c, const struct checkpoint *checkpoint,
+int weights_each(const struct model_config *c, const struct weights_source *source,
                  weights_visit *visit, void *user, struct gyaru_error *err)
 {
     size_t vocab = (size_t)c->vocab, hidden = (size_t)c->hidden;
-    if (visit_named(checkpoint, "model.embed_tokens.weight", -1, vocab, hidden, visit, user, err))
+    if (visit_named(source, "model.embed_tokens.weight", -1, vocab, hidden, visit, user, err))
         return -1;
     for (int l = 0; l < c->n_layers; l++)
         for (size_t i = 0; i < N_LINEARS; i++) {
@@ -76,7 +99,7 @@ int weights_each(const struct model_config *c, const struct checkpoint *checkpoi
             str_printf(&name, "model.layers.%d.%s", l, linears[i].name);
             int rc = name.failed
                          ? error_memory(err, 64, "a name")
-                         : visit_named(checkpoint, name.data, l, width_of(c, linears[i].rows),
+                         : visit_named(source, name.data, l, width_of(c, linears[i].rows),
                                        width_of(c, linears[i].cols), visit, user, err);
             str_release(&name);
             if (rc)
@@ -84,13 +107,28 @@ int weights_each(const struct model_config *c, const struct checkpoint *checkpoi
         }
     if (c->tied)
         return 0;
-    return visit_named(checkpoint, "lm_head.weight", -1, vocab, hidden, visit, user, err);
+    return visit_named(source, "lm_head.weight", -1, vocab, hidden, visit, user, err);
+}
+
+int weights_each_vector(const struct model_config *c, weights_vector_visit *visit, void *user,
+                        struct gyaru_error *err)
+{
+    int rc = visit(user, "model.norm.weight", -1, 0, (size_t)c->hidden, err);
+    for (int l = 0; !rc && l < c->n_layers; l++)
+        for (size_t i = 0; !rc && i < N_VECTORS; i++) {
+            struct str name = STR_INIT;
+            str_printf(&name, "model.layers.%d.%s", l, vectors[i].name);
+            rc = name.failed ? error_memory(err, 64, "a name")
+                             : visit(user, name.data, l, i, width_of(c, vectors[i].n), err);
+            str_release(&name);
+        }
+    return rc;
 }
 
 struct plan {
     const struct backend *backend;
-    uint64_t bytes;
-    size_t n;
+    struct weights_size size;
+    uint64_t embedding;
 };
 
 static int add_to_plan(void *user, const char *name, int layer, const struct quant_source *source,
@@ -98,19 +136,21 @@ static int add_to_plan(void *user, const char *name, int layer, const struct qua
 {
     struct plan *plan = user;
     uint64_t bytes = plan->backend->matrix_bytes(source);
-    plan->n++;
-    if (__builtin_add_overflow(plan->bytes, bytes, &plan->bytes))
+    if (!plan->size.total) /* the embedding is visited first */
+        plan->embedding = bytes;
+    if (__builtin_add_overflow(plan->size.total, bytes, &plan->size.total))
         return error_set(err, GYARU_FAILED, "%s: its layout is not supported by this device", name);
     return 0;
 }
 
-int weights_plan(const struct model_config *config, const struct checkpoint *checkpoint,
-                 const struct backend *backend, uint64_t *bytes, struct gyaru_error *err)
+int weights_plan(const struct model_config *config, const struct weights_source *source,
+                 const struct backend *backend, struct weights_size *out, struct gyaru_error *err)
 {
-    struct plan plan = {backend, 0, 0};
-    if (weights_each(config, checkpoint, add_to_plan, &plan, err))
+    struct plan plan = {.backend = backend};
+    if (weights_each(config, source, add_to_plan, &plan, err))
         return -1;
-    *bytes = plan.bytes;
+    plan.size.per_token = plan.size.total - (config->tied ? 0 : plan.embedding);
+    *out = plan.size;
     return 0;
 }
 
@@ -144,45 +184,35 @@ static int upload_one(void *user, const char *name, int layer, const struct quan
     return 0;
 }
 
-static int upload_vector(struct gyaru_model *m, const struct checkpoint *checkpoint,
-                         const char *name, size_t n, struct backend_vector **out,
+struct vector_upload {
+    struct gyaru_model *model;
+    const struct weights_source *source;
+};
+
+static int upload_vector(void *user, const char *name, int layer, size_t slot, size_t n,
                          struct gyaru_error *err)
 {
+    const struct vector_upload *u = user;
+    struct gyaru_model *m = u->model;
     float *values;
-    if (source_vector(checkpoint, name, n, &values, err))
+    if (u->source->vector(u->source->user, name, n, &values, err))
         return -1;
-    int rc = m->backend->vector_new(m->device, values, n, out, err);
+    void *place = layer < 0 ? (void *)&m->norm : (char *)&m->layers[layer] + vectors[slot].slot;
+    int rc = m->backend->vector_new(m->device, values, n, place, err);
     free(values);
     return rc;
 }
 
-static int upload_vectors(struct gyaru_model *m, const struct checkpoint *checkpoint,
-                          struct gyaru_error *err)
-{
-    int rc =
-        upload_vector(m, checkpoint, "model.norm.weight", (size_t)m->config.hidden, &m->norm, err);
-    for (int l = 0; !rc && l < m->config.n_layers; l++)
-        for (size_t i = 0; !rc && i < N_VECTORS; i++) {
-            struct str name = STR_INIT;
-            str_printf(&name, "model.layers.%d.%s", l, vectors[i].name);
-            void *slot = (char *)&m->layers[l] + vectors[i].slot;
-            rc = name.failed ? error_memory(err, 64, "a name")
-                             : upload_vector(m, checkpoint, name.data,
-                                             width_of(&m->config, vectors[i].n), slot, err);
-            str_release(&name);
-        }
-    return rc;
-}
-
-int weights_load(struct gyaru_model *m, const struct checkpoint *checkpoint,
+int weights_load(struct gyaru_model *m, const struct weights_source *source,
                  const struct gyaru_model_options *options, struct gyaru_error *err)
 {
     m->layers = calloc((size_t)m->config.n_layers, sizeof *m->layers);
     if (!m->layers)
         return error_memory(err, (size_t)m->config.n_layers * sizeof *m->layers, "the layers");
+    struct vector_upload vector_upload = {m, source};
     struct upload upload = {m, options, 0, 0, m->info.weight_bytes};
-    if (upload_vectors(m, checkpoint, err) ||
-        weights_each(&m->config, checkpoint, upload_one, &upload, err))
+    if (weights_each_vector(&m->config, upload_vector, &vector_upload, err) ||
+        weights_each(&m->config, source, upload_one, &upload, err))
         return -1;
     if (m->config.tied)
         m->head = m->embedding;
