@@ -218,16 +218,22 @@ static int parse_kv(const char *text, enum gyaru_kv *out, struct gyaru_error *er
     return error_set(err, GYARU_USAGE, "--kv %s: expected auto, f16 or f32", text);
 }
 
+int common_model_options_apply(const struct common_options *common,
+                               struct gyaru_model_options *options, struct gyaru_error *err)
+{
+    options->device = common->device;
+    options->threads = common->threads;
+    options->context = common->context;
+    return parse_kv(common->kv, &options->kv, err);
+}
+
 int common_load(const struct common_options *common, const struct load_options *load,
                 struct loaded_model *out, struct gyaru_error *err)
 {
     struct gyaru_model_options options;
     gyaru_model_options_init(&options);
-    options.device = common->device;
-    options.threads = common->threads;
-    options.context = common->context;
     options.sessions = load->sessions;
-    if (parse_kv(common->kv, &options.kv, err))
+    if (common_model_options_apply(common, &options, err))
         return -1;
     options.progress = load->progress;
     options.progress_user = load->progress_user;

@@ -101,6 +101,10 @@ int common_options_finish(struct common_options *common, struct gyaru_error *err
  * then where `make install` puts models. */
 int common_model_dir(const struct common_options *common, char **dir, struct gyaru_error *err);
 
+/* Device, threads, context and KV type, after common_options_finish(). */
+int common_model_options_apply(const struct common_options *common,
+                               struct gyaru_model_options *options, struct gyaru_error *err);
+
 struct loaded_model {
     struct gyaru_model *model;
     int vector;        /* index for strengths and gauges; -1: none */

@@ -9,7 +9,6 @@
 #include "model/open.h"
 
 #include <stdio.h>
-
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -43,10 +42,8 @@ static const struct shape {
     int hidden, n_layers, n_heads, n_kv_heads, intermediate, vocab;
     bool tied;
 } shapes[] = {
-    {"0.5b", 896, 24, 14, 2, 4864, 151936, true},
-    {"1.5b", 1536, 28, 12, 2, 8960, 151936, true},
-    {"7b", 3584, 28, 28, 4, 18944, 152064, false},
-    {"14b", 5120, 48, 40, 8, 13824, 152064, false},
+    {"0.5b", 896, 24, 14, 2, 4864, 151936, true},   {"1.5b", 1536, 28, 12, 2, 8960, 151936, true},
+    {"7b", 3584, 28, 28, 4, 18944, 152064, false},  {"14b", 5120, 48, 40, 8, 13824, 152064, false},
     {"32b", 5120, 64, 40, 8, 27648, 152064, false},
 };
 
@@ -223,13 +220,12 @@ int gyaru_model_open_random(const char *shape, const struct gyaru_model_options 
                             struct gyaru_model **out, struct gyaru_error *err)
 {
     struct model_plan plan = {0};
-    struct generator *generator;
+    struct generator *generator = NULL;
     const struct shape *s = find_shape(shape, err);
     if (!s || generator_new(s, &generator, err))
         return -1;
     plan.config = config_of(s);
-    plan.source =
-        (struct weights_source){generator, random_matrix, random_vector, generator_free};
+    plan.source = (struct weights_source){generator, random_matrix, random_vector, generator_free};
     if (model_plan_finish(&plan, options, err)) {
         model_plan_release(&plan);
         return -1;

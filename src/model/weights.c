@@ -97,10 +97,9 @@ int weights_each(const struct model_config *c, const struct weights_source *sour
         for (size_t i = 0; i < N_LINEARS; i++) {
             struct str name = STR_INIT;
             str_printf(&name, "model.layers.%d.%s", l, linears[i].name);
-            int rc = name.failed
-                         ? error_memory(err, 64, "a name")
-                         : visit_named(source, name.data, l, width_of(c, linears[i].rows),
-                                       width_of(c, linears[i].cols), visit, user, err);
+            int rc = name.failed ? error_memory(err, 64, "a name")
+                                 : visit_named(source, name.data, l, width_of(c, linears[i].rows),
+                                               width_of(c, linears[i].cols), visit, user, err);
             str_release(&name);
             if (rc)
                 return -1;

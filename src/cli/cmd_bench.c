@@ -1,0 +1,257 @@
+/*
+ * cmd_bench.c - `gyaru bench`: how fast a model answers here, and how far that is from the limit.
+ *
+ * Decoding one token reads every weight once, so the memory's read bandwidth, measured in the same
+ * run, bounds it: the fraction reached is a figure that other machines and days can be compared by.
+ */
+#include "cli/bandwidth.h"
+#include "cli/cli.h"
+#include "cli/interrupt.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+
+#include "base/json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct bench_options {
+    const char *shape;
+    int prompt, tokens, prefill;
+    bool json;
+};
+
+#define AT(field) offsetof(struct bench_options, field)
+
+static const struct option_spec bench_specs[] = {
+    {0, "shape", OPTION_TEXT, AT(shape), 0, 0, "SIZE",
+     "random NF4 weights in the shape of Qwen2.5 0.5b, 1.5b, 7b, 14b or 32b, in place of a model"},
+    {'p', "prompt", OPTION_INT, AT(prompt), 1, 1 << 20, "N", "tokens of the question (50)"},
+    {'n', "tokens", OPTION_INT, AT(tokens), 2, 1 << 20, "N", "tokens of the answer (100)"},
+    {0, "prefill", OPTION_INT, AT(prefill), 0, 1 << 20, "N",
+     "tokens of a long question, for prefill tokens/s; 0: leave it out (256)"},
+    {0, "json", OPTION_FLAG, AT(json), 0, 0, NULL, "one JSON document"},
+    OPTION_END};
+
+struct result {
+    struct gyaru_timings chat, prefill; /* the question and answer; the long question */
+    double bandwidth;                   /* bytes/s; 0: not measured */
+    uint64_t resident;                  /* bytes, the most that this process has used */
+};
+
+/* "VmHWM:  123 kB" in bytes, 0 if unknown. */
+static uint64_t resident_bytes(void)
+{
+    FILE *file = fopen("/proc/self/status", "re");
+    char line[256];
+    uint64_t kib = 0;
+    while (file && fgets(line, sizeof line, file))
+        if (!strncmp(line, "VmHWM:", 6))
+            kib = strtoull(line + 6, NULL, 10);
+    if (file)
+        fclose(file);
+    return kib * 1024;
+}
+
+/* One answer to n_prompt arbitrary ids. Nothing of an earlier one is reused. */
+static int answer(struct gyaru_session *session, const struct gyaru_model *model, int n_prompt,
+                  int n_tokens, struct gyaru_timings *timings, struct gyaru_error *err)
+{
+    const struct gyaru_model_info *info = gyaru_model_info(model);
+    int32_t *ids = malloc((size_t)n_prompt * sizeof *ids);
+    if (!ids)
+        return error_memory(err, (size_t)n_prompt * sizeof *ids, "the prompt");
+    for (int i = 0; i < n_prompt; i++)
+        ids[i] = (int32_t)((int64_t)i * 7919 % info->n_tokens);
+    struct gyaru_request request;
+    gyaru_request_init(model, &request);
+    request.prompt = ids;
+    request.n_prompt = (size_t)n_prompt;
+    request.max_tokens = n_tokens;
+    request.sampling.temperature = 0;
+    request.ignore_eos = true;
+    gyaru_session_reset(session);
+    int rc = gyaru_session_start(session, &request, err);
+    free(ids);
+    while (!rc && gyaru_session_busy(session)) {
+        struct gyaru_event event;
+        size_t n;
+        rc = gyaru_step(&session, 1, &event, &n, err);
+        if (!rc && n && event.finish == GYARU_OVERFLOW)
+            rc = error_set(err, GYARU_FAILED, "the model's numbers overflowed");
+        if (!rc && interrupt_seen())
+            rc = error_set(err, GYARU_FAILED, "stopped");
+    }
+    gyaru_session_timings(session, timings);
+    return rc;
+}
+
+static int measure(const struct bench_options *o, int threads, struct gyaru_model *model,
+                   struct result *result, struct gyaru_error *err)
+{
+    struct gyaru_session *session;
+    struct gyaru_timings warm_up;
+    bool on_cpu = !strncmp(gyaru_model_info(model)->device, "cpu", 3) ||
+                  !strstr(gyaru_model_info(model)->device, "cuda");
+    if (gyaru_session_new(model, &session, err))
+        return -1;
+    int rc = answer(session, model, 8, 2, &warm_up, err);
+    if (!rc)
+        rc = answer(session, model, o->prompt, o->tokens, &result->chat, err);
+    if (!rc && o->prefill)
+        rc = answer(session, model, o->prefill, 1, &result->prefill, err);
+    result->resident = resident_bytes();
+    if (!rc && on_cpu)
+        rc = bandwidth_read(threads, &result->bandwidth, err);
+    gyaru_session_free(session);
+    return rc;
+}
+
+static double rate(double count, double seconds)
+{
+    return seconds > 0 ? count / seconds : 0;
+}
+
+static double decode_rate(const struct gyaru_timings *t)
+{
+    return rate((double)(t->n_generated - 1), t->decode_seconds);
+}
+
+static double prefill_rate(const struct gyaru_timings *t)
+{
+    return rate((double)t->n_prompt, t->prefill_seconds);
+}
+
+static double reached(const struct result *r, const struct gyaru_model_info *info)
+{
+    return rate((double)info->token_bytes * decode_rate(&r->chat), r->bandwidth);
+}
+
+static void print_json(const struct result *r, const struct gyaru_model_info *info)
+{
+    const struct gyaru_timings *t = &r->chat;
+    json_t *root = json_pack(
+        "{s:s, s:s, s:i, s:I, s:I, s:f, s:f, s:f, s:f, s:f}", "model", info->name, "device",
+        info->device, "context", info->context, "prompt_tokens", (json_int_t)t->n_prompt,
+        "generated_tokens", (json_int_t)t->n_generated, "load_seconds", info->load_seconds,
+        "first_token_seconds", t->first_token_seconds, "total_seconds",
+        t->first_token_seconds + t->decode_seconds, "prefill_tokens_per_second", prefill_rate(t),
+        "decode_tokens_per_second", decode_rate(t));
+    if (r->prefill.n_prompt)
+        json_object_set_new(root, "long_prefill",
+                            json_pack("{s:I, s:f}", "tokens", (json_int_t)r->prefill.n_prompt,
+                                      "tokens_per_second", prefill_rate(&r->prefill)));
+    json_object_set_new(
+        root, "memory",
+        json_pack("{s:I, s:I, s:I, s:I}", "weight_bytes", (json_int_t)info->weight_bytes, "kv_bytes",
+                  (json_int_t)info->kv_bytes, "workspace_bytes", (json_int_t)info->workspace_bytes,
+                  "peak_resident_bytes", (json_int_t)r->resident));
+    json_object_set_new(root, "weight_bytes_per_token", json_integer((json_int_t)info->token_bytes));
+    if (r->bandwidth > 0) {
+        json_object_set_new(root, "read_bandwidth_bytes_per_second", json_real(r->bandwidth));
+        json_object_set_new(root, "bandwidth_fraction", json_real(reached(r, info)));
+    }
+    json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(root);
+}
+
+static void print_table(const struct result *r, const struct gyaru_model_info *info)
+{
+    const struct gyaru_timings *t = &r->chat;
+    const double gb = 1e9, gib = 1u << 30;
+    printf("%s on %s\n\n", info->name, info->device);
+    printf("  %-14s %8.2f s\n", "load", info->load_seconds);
+    printf("  %-14s %8.2f s       %zu tokens in\n", "first token", t->first_token_seconds,
+           t->n_prompt);
+    printf("  %-14s %8.2f s       %zu in, %zu out\n", "answer",
+           t->first_token_seconds + t->decode_seconds, t->n_prompt, t->n_generated);
+    printf("  %-14s %8.1f tok/s   %zu tokens\n", "prefill", prefill_rate(t), t->n_prompt);
+    if (r->prefill.n_prompt)
+        printf("  %-14s %8.1f tok/s   %zu tokens\n", "prefill, long", prefill_rate(&r->prefill),
+               r->prefill.n_prompt);
+    printf("  %-14s %8.1f tok/s   %.3f GB of weights per token\n", "decode", decode_rate(t),
+           (double)info->token_bytes / gb);
+    if (r->bandwidth > 0)
+        printf("  %-14s %8.1f GB/s    memory gives %.1f GB/s: decode reaches %.0f%%\n", "",
+               (double)info->token_bytes * decode_rate(t) / gb, r->bandwidth / gb,
+               100 * reached(r, info));
+    printf("  %-14s %8.2f GiB     weights %.2f, KV cache %.2f (%d positions), workspace %.2f\n",
+           "memory", (double)r->resident / gib, (double)info->weight_bytes / gib,
+           (double)info->kv_bytes / gib, info->context, (double)info->workspace_bytes / gib);
+}
+
+/* Of random weights only the timings mean anything, so the config's model settings are not read. */
+static int open_random(const struct bench_options *o, const struct common_options *common,
+                       struct progress *progress, struct loaded_model *out,
+                       struct gyaru_error *err)
+{
+    struct gyaru_model_options options;
+    gyaru_model_options_init(&options);
+    options.progress = progress_show;
+    options.progress_user = progress;
+    if (common_model_options_apply(common, &options, err))
+        return -1;
+    struct loaded_model loaded = {.vector = -1};
+    if (gyaru_model_open_random(o->shape, &options, &loaded.model, err))
+        return -1;
+    *out = loaded;
+    return 0;
+}
+
+static int bench(const struct bench_options *o, struct common_options *common,
+                 struct gyaru_error *err)
+{
+    if (o->shape && common->model)
+        return error_set(err, GYARU_USAGE, "give either --shape or -m");
+    if (common_options_finish(common, err))
+        return -1;
+    struct progress progress = PROGRESS_INIT;
+    struct load_options load = {
+        .sessions = 1, .progress = progress_show, .progress_user = &progress};
+    struct loaded_model loaded;
+    if (o->shape ? open_random(o, common, &progress, &loaded, err)
+                 : common_load(common, &load, &loaded, err))
+        return -1;
+    progress_end(&progress);
+    struct result result = {0};
+    int rc = measure(o, common->threads, loaded.model, &result, err);
+    if (!rc && o->json)
+        print_json(&result, gyaru_model_info(loaded.model));
+    else if (!rc)
+        print_table(&result, gyaru_model_info(loaded.model));
+    loaded_model_release(&loaded);
+    return rc;
+}
+
+static int main_bench(int argc, char **argv)
+{
+    struct gyaru_error err;
+    struct bench_options options = {.prompt = 50, .tokens = 100, .prefill = 256};
+    struct common_options common;
+    common_options_init(&common);
+    common.vector = "none";
+    const struct option_group groups[] = {
+        {bench_specs, &options}, {common_model_options, &common}, {NULL, NULL}};
+    const struct option_help help = {
+        "bench", "[--shape SIZE | -m DIR] [options]",
+        "Times a question and its answer: prefill and decode (tokens/s), first token (s), memory, and\n"
+        "the fraction of the memory's read bandwidth that decoding reaches.",
+        groups};
+    interrupt_catch();
+    enum option_result parsed = options_parse(&help, &argc, argv, &err);
+    int code = GYARU_OK;
+    if (parsed == OPTIONS_BAD)
+        code = options_fail("bench", &err);
+    else if (parsed == OPTIONS_OK) {
+        if (argc > 1)
+            error_set(&err, GYARU_USAGE, "%s: unexpected: a model goes after -m", argv[1]);
+        if (argc > 1 || bench(&options, &common, &err))
+            code = options_fail("bench", &err);
+    }
+    common_options_release(&common);
+    return code;
+}
+
+const struct command cmd_bench = {"bench", "tokens per second here, and the limit", main_bench};
