@@ -13,6 +13,7 @@ struct command {
     int (*run)(int argc, char **argv);
 };
 
-extern const struct command cmd_run, cmd_eval, cmd_tokenize, cmd_serve;
+extern const struct command cmd_run, cmd_chat, cmd_eval, cmd_tokenize, cmd_inspect, cmd_check,
+    cmd_bench, cmd_doctor, cmd_serve;
 
 #endif

@@ -87,13 +87,12 @@ static int answer(struct gyaru_session *session, const struct gyaru_model *model
     return rc;
 }
 
-static int measure(const struct bench_options *o, int threads, struct gyaru_model *model,
-                   struct result *result, struct gyaru_error *err)
+static int measure(const struct bench_options *o, const struct common_options *common,
+                   struct gyaru_model *model, struct result *result, struct gyaru_error *err)
 {
     struct gyaru_session *session;
     struct gyaru_timings warm_up;
-    bool on_cpu = !strncmp(gyaru_model_info(model)->device, "cpu", 3) ||
-                  !strstr(gyaru_model_info(model)->device, "cuda");
+    bool on_cpu = strncmp(common->device, "cuda", 4) != 0; /* the memory measured is the CPU's */
     if (gyaru_session_new(model, &session, err))
         return -1;
     int rc = answer(session, model, 8, 2, &warm_up, err);
@@ -103,7 +102,7 @@ static int measure(const struct bench_options *o, int threads, struct gyaru_mode
         rc = answer(session, model, o->prefill, 1, &result->prefill, err);
     result->resident = resident_bytes();
     if (!rc && on_cpu)
-        rc = bandwidth_read(threads, &result->bandwidth, err);
+        rc = bandwidth_read(common->threads, &result->bandwidth, err);
     gyaru_session_free(session);
     return rc;
 }
@@ -142,12 +141,14 @@ static void print_json(const struct result *r, const struct gyaru_model_info *in
         json_object_set_new(root, "long_prefill",
                             json_pack("{s:I, s:f}", "tokens", (json_int_t)r->prefill.n_prompt,
                                       "tokens_per_second", prefill_rate(&r->prefill)));
-    json_object_set_new(
-        root, "memory",
-        json_pack("{s:I, s:I, s:I, s:I}", "weight_bytes", (json_int_t)info->weight_bytes, "kv_bytes",
-                  (json_int_t)info->kv_bytes, "workspace_bytes", (json_int_t)info->workspace_bytes,
-                  "peak_resident_bytes", (json_int_t)r->resident));
-    json_object_set_new(root, "weight_bytes_per_token", json_integer((json_int_t)info->token_bytes));
+    json_object_set_new(root, "memory",
+                        json_pack("{s:I, s:I, s:I, s:I}", "weight_bytes",
+                                  (json_int_t)info->weight_bytes, "kv_bytes",
+                                  (json_int_t)info->kv_bytes, "workspace_bytes",
+                                  (json_int_t)info->workspace_bytes, "peak_resident_bytes",
+                                  (json_int_t)r->resident));
+    json_object_set_new(root, "weight_bytes_per_token",
+                        json_integer((json_int_t)info->token_bytes));
     if (r->bandwidth > 0) {
         json_object_set_new(root, "read_bandwidth_bytes_per_second", json_real(r->bandwidth));
         json_object_set_new(root, "bandwidth_fraction", json_real(reached(r, info)));
@@ -184,8 +185,7 @@ static void print_table(const struct result *r, const struct gyaru_model_info *i
 
 /* Of random weights only the timings mean anything, so the config's model settings are not read. */
 static int open_random(const struct bench_options *o, const struct common_options *common,
-                       struct progress *progress, struct loaded_model *out,
-                       struct gyaru_error *err)
+                       struct progress *progress, struct loaded_model *out, struct gyaru_error *err)
 {
     struct gyaru_model_options options;
     gyaru_model_options_init(&options);
@@ -216,7 +216,7 @@ static int bench(const struct bench_options *o, struct common_options *common,
         return -1;
     progress_end(&progress);
     struct result result = {0};
-    int rc = measure(o, common->threads, loaded.model, &result, err);
+    int rc = measure(o, common, loaded.model, &result, err);
     if (!rc && o->json)
         print_json(&result, gyaru_model_info(loaded.model));
     else if (!rc)
@@ -236,7 +236,8 @@ static int main_bench(int argc, char **argv)
         {bench_specs, &options}, {common_model_options, &common}, {NULL, NULL}};
     const struct option_help help = {
         "bench", "[--shape SIZE | -m DIR] [options]",
-        "Times a question and its answer: prefill and decode (tokens/s), first token (s), memory, and\n"
+        "Times a question and its answer: prefill and decode (tokens/s), first token (s), memory, "
+        "and\n"
         "the fraction of the memory's read bandwidth that decoding reaches.",
         groups};
     interrupt_catch();

@@ -9,6 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define NF4_STATE ".quant_state.bitsandbytes__nf4"
+#define FP4_STATE ".quant_state.bitsandbytes__fp4"
+
 /* The tensor `name` + `suffix`, NULL if there is none. */
 static const struct tensor *part(const struct checkpoint *c, const char *name, const char *suffix)
 {
@@ -17,6 +20,11 @@ static const struct tensor *part(const struct checkpoint *c, const char *name, c
     const struct tensor *t = s.failed ? NULL : checkpoint_find(c, s.data);
     str_release(&s);
     return t;
+}
+
+bool source_is_fp4(const struct checkpoint *checkpoint, const char *name)
+{
+    return part(checkpoint, name, FP4_STATE) != NULL;
 }
 
 static int fail(struct gyaru_error *err, const char *name, const char *what)
@@ -176,9 +184,9 @@ int source_matrix(const struct checkpoint *checkpoint, const char *name, size_t 
         return fail(err, name, "missing from the checkpoint");
     if (part(checkpoint, name, ".SCB") || weight->dtype == DTYPE_I8)
         return fail(err, name, "int8 weights are not supported: use a 4-bit (NF4) checkpoint");
-    const struct tensor *state = part(checkpoint, name, ".quant_state.bitsandbytes__nf4");
+    const struct tensor *state = part(checkpoint, name, NF4_STATE);
     if (!state)
-        state = part(checkpoint, name, ".quant_state.bitsandbytes__fp4");
+        state = part(checkpoint, name, FP4_STATE);
     int rc = state ? read_4bit(checkpoint, name, weight, state, &s, err)
                    : read_plain(name, weight, &s, err);
     if (!rc)

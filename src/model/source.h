@@ -14,6 +14,9 @@
 int source_matrix(const struct checkpoint *checkpoint, const char *name, size_t rows, size_t cols,
                   struct quant_source *out, struct gyaru_error *err);
 
+/* Of a 4-bit matrix: FP4 codes rather than NF4. */
+bool source_is_fp4(const struct checkpoint *checkpoint, const char *name);
+
 /* n values as float32 (caller frees), all finite. */
 int source_vector(const struct checkpoint *checkpoint, const char *name, size_t n, float **out,
                   struct gyaru_error *err);

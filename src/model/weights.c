@@ -142,11 +142,20 @@ static int add_to_plan(void *user, const char *name, int layer, const struct qua
     return 0;
 }
 
+static int add_vector_to_plan(void *user, const char *name, int layer, size_t slot, size_t n,
+                              struct gyaru_error *err)
+{
+    struct plan *plan = user;
+    plan->size.total += n * sizeof(float);
+    return 0;
+}
+
 int weights_plan(const struct model_config *config, const struct weights_source *source,
                  const struct backend *backend, struct weights_size *out, struct gyaru_error *err)
 {
     struct plan plan = {.backend = backend};
-    if (weights_each(config, source, add_to_plan, &plan, err))
+    if (weights_each(config, source, add_to_plan, &plan, err) ||
+        weights_each_vector(config, add_vector_to_plan, &plan, err))
         return -1;
     plan.size.per_token = plan.size.total - (config->tied ? 0 : plan.embedding);
     *out = plan.size;

@@ -1,0 +1,95 @@
+/*
+ * cmd_check.c - `gyaru check -m DIR -v FILE`: do model and vector belong together? One line, and an
+ * exit code for scripts.
+ */
+#include "cli/cli.h"
+#include "cli/options.h"
+
+#include "base/json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct check_options {
+    const char *vector;
+    bool json;
+};
+
+static const struct option_spec check_specs[] = {
+    {'v', "vector", OPTION_TEXT, offsetof(struct check_options, vector), 0, 0, "FILE",
+     "control vector: .safetensors, .pt or .gguf (config: steering.vector)"},
+    {0, "json", OPTION_FLAG, offsetof(struct check_options, json), 0, 0, NULL,
+     "one JSON document: match, reason, warning"},
+    OPTION_END};
+
+static json_t *text(const char *value)
+{
+    return value ? json_string(value) : json_null();
+}
+
+static void print_json(bool match, const char *reason, const char *warning)
+{
+    json_t *root = json_pack("{s:b, s:o, s:o}", "match", (int)match, "reason", text(reason),
+                             "warning", text(warning));
+    json_dumpf(root, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_decref(root);
+}
+
+static int check(const struct check_options *o, struct common_options *common,
+                 struct gyaru_error *err)
+{
+    char *dir, *warning = NULL;
+    struct gyaru_vector *vector;
+    if (common_options_finish(common, err))
+        return -1;
+    const char *file = o->vector ? o->vector : common->config.vector;
+    if (!file)
+        return error_set(err, GYARU_USAGE, "give the vector: -v FILE");
+    if (common_model_dir(common, &dir, err))
+        return -1;
+    int rc = gyaru_vector_open(file, &vector, err);
+    if (!rc) {
+        rc = gyaru_vector_check(dir, vector, &warning, err);
+        gyaru_vector_close(vector);
+        if (o->json && (!rc || err->status == GYARU_MISMATCH))
+            print_json(!rc, rc ? err->text : NULL, warning);
+        else if (!rc && warning)
+            printf("%s fits %s, as far as can be known: %s\n", file, dir, warning);
+        else if (!rc)
+            printf("%s belongs to %s\n", file, dir);
+    }
+    free(warning);
+    free(dir);
+    return rc;
+}
+
+static int main_check(int argc, char **argv)
+{
+    struct gyaru_error err;
+    struct check_options options = {0};
+    struct common_options common;
+    common_options_init(&common);
+    const struct option_group groups[] = {
+        {check_specs, &options}, {common_model_options, &common}, {NULL, NULL}};
+    const struct option_help help = {
+        "check", "-m DIR -v FILE [options]",
+        "Do model and vector belong together? Exit code 0: yes; 3: no, with the reason: hidden "
+        "size,\n"
+        "number of layers, a layer outside the model, or the fingerprint.",
+        groups};
+    enum option_result parsed = options_parse(&help, &argc, argv, &err);
+    int code = GYARU_OK;
+    if (parsed == OPTIONS_BAD)
+        code = options_fail("check", &err);
+    else if (parsed == OPTIONS_OK) {
+        if (argc > 1)
+            error_set(&err, GYARU_USAGE, "%s: unexpected: see gyaru check --help", argv[1]);
+        if (argc > 1 || check(&options, &common, &err))
+            code = options_fail("check", &err);
+    }
+    common_options_release(&common);
+    return code;
+}
+
+const struct command cmd_check = {"check", "do model and vector belong together?", main_check};

@@ -1,0 +1,273 @@
+/*
+ * cmd_inspect.c - `gyaru inspect PATH`: what a model or a vector is, before anything is loaded.
+ *
+ * The library describes it as JSON; without --json that document is laid out as tables.
+ */
+#include "cli/cli.h"
+#include "cli/human.h"
+#include "cli/options.h"
+
+#include "base/json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+struct inspect_options {
+    bool json;
+};
+
+static const struct option_spec inspect_specs[] = {{0, "json", OPTION_FLAG,
+                                                    offsetof(struct inspect_options, json), 0, 0,
+                                                    NULL, "one JSON document"},
+                                                   OPTION_END};
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "unknown";
+}
+
+static long long int_of(const json_t *object, const char *key)
+{
+    return (long long)json_integer_value(json_object_get(object, key));
+}
+
+static double real_of(const json_t *object, const char *key)
+{
+    return json_number_value(json_object_get(object, key));
+}
+
+static struct human bytes_of(const json_t *object, const char *key)
+{
+    return human_bytes((uint64_t)int_of(object, key));
+}
+
+/* ---- a model ------------------------------------------------------------------------------- */
+
+static void print_model_facts(const json_t *m)
+{
+    printf("%s\n\n", text_of(m, "path"));
+    printf("  %-16s %s, %lld layers, hidden size %lld\n", "architecture",
+           text_of(m, "architecture"), int_of(m, "n_layers"), int_of(m, "hidden_size"));
+    printf("  %-16s %lld heads, %lld for keys and values, %lld wide\n", "attention",
+           int_of(m, "n_heads"), int_of(m, "n_kv_heads"), int_of(m, "head_dim"));
+    printf("  %-16s intermediate size %lld\n", "mlp", int_of(m, "intermediate_size"));
+    printf("  %-16s %lld ids, %s\n", "vocabulary", int_of(m, "vocab_size"),
+           json_is_true(json_object_get(m, "tied_head")) ? "the embedding is the head"
+                                                         : "embedding and head apart");
+    printf("  %-16s %lld positions (the model's limit: %lld)\n", "context", int_of(m, "context"),
+           int_of(m, "max_position"));
+    printf("  %-16s %s\n", "parameters", human_count((uint64_t)int_of(m, "parameters")).text);
+    printf("  %-16s %.2f in the file", "bits per weight", real_of(m, "bits_per_weight"));
+    if (int_of(m, "four_bit_parameters"))
+        printf("; %.2f of the 4-bit tensors, %.0f%% of the weights",
+               real_of(m, "four_bit_bits_per_weight"),
+               100 * real_of(m, "four_bit_parameters") / real_of(m, "parameters"));
+    printf(
+        "\n  %-16s layers %lld to %lld (30%% to 80%% of the depth), meter at layer %lld (73%%)\n",
+        "steering", int_of(m, "layer_first"), int_of(m, "layer_last"),
+        int_of(m, "visualise_layer"));
+    printf("  %-16s %s\n", "fingerprint", text_of(m, "fingerprint"));
+}
+
+static void print_group(const char *part, const char *type, long long count, long long parameters,
+                        long long disk, long long memory)
+{
+    printf("  %-16s %-20s %7lld %12s %12s %12s %7.2f\n", part, type, count,
+           human_count((uint64_t)parameters).text, human_bytes((uint64_t)disk).text,
+           human_bytes((uint64_t)memory).text, 8.0 * (double)disk / (double)parameters);
+}
+
+static void print_tensors(const json_t *groups)
+{
+    long long count = 0, parameters = 0, disk = 0, memory = 0;
+    size_t i;
+    const json_t *g;
+    printf("\n  %-16s %-20s %7s %12s %12s %12s %7s\n", "tensors", "type", "count", "parameters",
+           "in the file", "in memory", "bits");
+    json_array_foreach(groups, i, g)
+    {
+        print_group(text_of(g, "part"), text_of(g, "type"), int_of(g, "count"),
+                    int_of(g, "parameters"), int_of(g, "disk_bytes"), int_of(g, "memory_bytes"));
+        count += int_of(g, "count");
+        parameters += int_of(g, "parameters");
+        disk += int_of(g, "disk_bytes");
+        memory += int_of(g, "memory_bytes");
+    }
+    print_group("total", "", count, parameters, disk, memory);
+}
+
+static void print_plan(const json_t *d)
+{
+    if (!json_is_true(json_object_get(d, "present"))) {
+        printf("\n  %-16s not available: %s\n", text_of(d, "device"), text_of(d, "reason"));
+        return;
+    }
+    printf("\n  %-16s %s\n", text_of(d, "device"), text_of(d, "description"));
+    printf("  %-16s %12s   %s are read for each token\n", "weights",
+           bytes_of(d, "weight_bytes").text, bytes_of(d, "weight_bytes_per_token").text);
+    printf("  %-16s %12s   %s per token, %lld x %lld tokens, %s\n", "KV cache",
+           bytes_of(d, "kv_bytes").text, bytes_of(d, "kv_bytes_per_token").text,
+           int_of(d, "sessions"), int_of(d, "context"), text_of(d, "kv_type"));
+    printf("  %-16s %12s\n", "workspace", bytes_of(d, "workspace_bytes").text);
+    printf("  %-16s %12s   of %s available (%s in all): %s\n", "together",
+           bytes_of(d, "total_bytes").text, bytes_of(d, "available_bytes").text,
+           bytes_of(d, "memory_bytes").text,
+           json_is_true(json_object_get(d, "fits")) ? "fits" : "DOES NOT FIT");
+}
+
+static void print_model(const json_t *m)
+{
+    size_t i;
+    const json_t *device;
+    print_model_facts(m);
+    print_tensors(json_object_get(m, "tensors"));
+    json_array_foreach(json_object_get(m, "devices"), i, device) print_plan(device);
+}
+
+/* ---- a vector ------------------------------------------------------------------------------ */
+
+static void print_strength(const char *name, const json_t *value)
+{
+    if (json_is_number(value))
+        printf("  %-16s %g\n", name, json_number_value(value));
+    else
+        printf("  %-16s unknown\n", name);
+}
+
+static void print_vector_facts(const json_t *v)
+{
+    bool at_input = !strcmp(text_of(v, "hook"), "resid_pre");
+    printf("%s\n\n", text_of(v, "path"));
+    printf("  %-16s %s: added at the %s of its layers\n", "hook", text_of(v, "hook"),
+           at_input ? "input" : "output");
+    printf("  %-16s %lld\n", "hidden size", int_of(v, "hidden_size"));
+    printf("  %-16s %lld directions, %lld to %lld", "layers", int_of(v, "n_directions"),
+           int_of(v, "layer_min"), int_of(v, "layer_max"));
+    if (int_of(v, "n_layers"))
+        printf(", of a model of %lld", int_of(v, "n_layers"));
+    printf("\n  %-16s %s\n", "model", text_of(v, "model_name"));
+    printf("  %-16s %s\n", "fingerprint", text_of(v, "model_fingerprint"));
+    printf("  %-16s %s\n", "method", text_of(v, "method"));
+    printf("  %-16s %s\n", "position", text_of(v, "position"));
+    print_strength("recommended", json_object_get(v, "recommended_strength"));
+    print_strength("maximum", json_object_get(v, "max_strength"));
+    if (json_is_string(json_object_get(v, "warning")))
+        printf("  %-16s %s\n", "warning", text_of(v, "warning"));
+}
+
+/* What the table above does not say already. */
+static void print_metadata(json_t *metadata)
+{
+    static const char *const said[] = {
+        "n_layers", "model_fingerprint",    "model_name",   "method",
+        "position", "recommended_strength", "max_strength",
+    };
+    const char *key;
+    json_t *value;
+    json_object_foreach(metadata, key, value)
+    {
+        bool known = false;
+        for (size_t i = 0; i < sizeof said / sizeof *said; i++)
+            known = known || !strcmp(key, said[i]);
+        if (!known)
+            printf("  %-16s %s\n", key, json_string_value(value));
+    }
+}
+
+#define BAR 32 /* characters of the longest direction */
+
+static void print_layers(const json_t *layers)
+{
+    size_t i;
+    const json_t *layer;
+    double longest = 0;
+    json_array_foreach(layers, i, layer)
+    {
+        double norm = real_of(layer, "norm");
+        longest = norm > longest ? norm : longest;
+    }
+    printf("\n  %5s %10s  %-*s %10s %10s %10s\n", "layer", "norm", BAR, "", "m+", "m-", "|h|");
+    json_array_foreach(layers, i, layer)
+    {
+        const json_t *meter = json_object_get(layer, "meter");
+        int width = (int)(BAR * real_of(layer, "norm") / longest + 0.5);
+        printf("  %5lld %10.4g  ", int_of(layer, "layer"), real_of(layer, "norm"));
+        for (int k = 0; k < BAR; k++)
+            putchar(k < width ? '=' : ' ');
+        if (meter)
+            printf(" %10.4g %10.4g %10.4g", real_of(meter, "m_plus"), real_of(meter, "m_minus"),
+                   real_of(meter, "residual_norm"));
+        else
+            printf(" %10s %10s %10s", "-", "-", "-");
+        putchar('\n');
+    }
+}
+
+static void print_vector(const json_t *v)
+{
+    print_vector_facts(v);
+    print_metadata(json_object_get(v, "metadata"));
+    print_layers(json_object_get(v, "layers"));
+}
+
+/* ---- the command --------------------------------------------------------------------------- */
+
+static int inspect(const char *path, const struct inspect_options *o, struct common_options *common,
+                   struct gyaru_error *err)
+{
+    struct gyaru_model_options options;
+    gyaru_model_options_init(&options);
+    if (common_options_finish(common, err) || common_model_options_apply(common, &options, err))
+        return -1;
+    char *dir = NULL, *text;
+    if (!path && common_model_dir(common, &dir, err))
+        return -1;
+    int rc = gyaru_inspect(path ? path : dir, &options, &text, err);
+    free(dir);
+    if (rc)
+        return -1;
+    json_t *root = o->json ? NULL : json_parse(text, strlen(text), "inspect", err);
+    if (o->json)
+        puts(text);
+    else if (!root)
+        rc = -1;
+    else if (!strcmp(text_of(root, "kind"), "model"))
+        print_model(root);
+    else
+        print_vector(root);
+    json_decref(root);
+    free(text);
+    return rc;
+}
+
+static int main_inspect(int argc, char **argv)
+{
+    struct gyaru_error err;
+    struct inspect_options options = {0};
+    struct common_options common;
+    common_options_init(&common);
+    const struct option_group groups[] = {
+        {inspect_specs, &options}, {common_model_options, &common}, {NULL, NULL}};
+    const struct option_help help = {
+        "inspect", "[PATH] [options]",
+        "Describes a model directory (which tensors are 4-bit, what they cost, the memory plan of\n"
+        "each device) or a vector file (metadata, norms). PATH may also be given with -m.",
+        groups};
+    enum option_result parsed = options_parse(&help, &argc, argv, &err);
+    int code = GYARU_OK;
+    if (parsed == OPTIONS_BAD)
+        code = options_fail("inspect", &err);
+    else if (parsed == OPTIONS_OK) {
+        if (argc > 2)
+            error_set(&err, GYARU_USAGE, "%s: unexpected: one PATH at a time", argv[2]);
+        if (argc > 2 || inspect(argc > 1 ? argv[1] : NULL, &options, &common, &err))
+            code = options_fail("inspect", &err);
+    }
+    common_options_release(&common);
+    return code;
+}
+
+const struct command cmd_inspect = {"inspect", "what a model or a vector is and costs",
+                                    main_inspect};
