@@ -1,0 +1,349 @@
+/*
+ * cmd_chat.c - `gyaru chat`: a conversation in the terminal, the meter under each answer. With a
+ * pipe as input or output every line is a message and nothing but answers reaches stdout.
+ */
+#include "cli/cli.h"
+#include "cli/conversation.h"
+#include "cli/interrupt.h"
+#include "cli/line.h"
+#include "cli/meter.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+
+#include "base/str.h"
+
+#include <errno.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+struct chat_options {
+    const char *system;
+};
+
+static const struct option_spec chat_specs[] = {
+    {0, "system", OPTION_TEXT, offsetof(struct chat_options, system), 0, 0, "TEXT",
+     "system prompt (config, else the template's own)"},
+    OPTION_END};
+
+struct chat {
+    struct loaded_model loaded;
+    struct gyaru_session *session;
+    struct gyaru_request request; /* all but the prompt */
+    struct conversation conversation;
+    float strengths[GYARU_MAX_VECTORS];
+    bool terminal;    /* decorations: input and output are a person's */
+    struct str reply; /* of the answer in progress */
+    double cosine, gauge;
+    size_t n_cosine, n_gauge; /* values that the sums above hold */
+};
+
+/* Remarks are for the person, never part of the answers. */
+__attribute__((format(printf, 2, 3))) static void say(const struct chat *chat, const char *format,
+                                                      ...)
+{
+    va_list args;
+    va_start(args, format);
+    FILE *out = chat->terminal ? stdout : stderr;
+    fputs(chat->terminal ? "  " : "gyaru chat: ", out);
+    vfprintf(out, format, args);
+    fputc('\n', out);
+    va_end(args);
+}
+
+/* ---- one answer ---------------------------------------------------------------------------- */
+
+static void take_event(struct chat *chat, const struct gyaru_event *event)
+{
+    str_append(&chat->reply, event->text, event->text_len);
+    fwrite(event->text, 1, event->text_len, stdout);
+    fflush(stdout);
+    if (event->token < 0)
+        return;
+    if (!isnan(event->cosine)) {
+        chat->cosine += (double)event->cosine;
+        chat->n_cosine++;
+    }
+    if (!isnan(event->gauge)) {
+        chat->gauge += (double)event->gauge;
+        chat->n_gauge++;
+    }
+}
+
+static int generate(struct chat *chat, enum gyaru_finish *finish, struct gyaru_error *err)
+{
+    str_clear(&chat->reply);
+    chat->cosine = chat->gauge = 0;
+    chat->n_cosine = chat->n_gauge = 0;
+    if (gyaru_session_start(chat->session, &chat->request, err))
+        return -1;
+    while (gyaru_session_busy(chat->session)) {
+        struct gyaru_event event;
+        size_t n;
+        if (interrupt_seen())
+            gyaru_session_cancel(chat->session);
+        if (gyaru_step(&chat->session, 1, &event, &n, err))
+            return -1;
+        if (n) {
+            take_event(chat, &event);
+            *finish = event.finish;
+        }
+    }
+    putchar('\n');
+    return 0;
+}
+
+static void show_meter(const struct chat *chat)
+{
+    struct gyaru_timings t;
+    gyaru_session_timings(chat->session, &t);
+    if (!chat->terminal)
+        return;
+    if (chat->n_cosine)
+        meter_print(stdout, (float)(chat->cosine / (double)chat->n_cosine),
+                    chat->n_gauge ? (float)(chat->gauge / (double)chat->n_gauge) : NAN,
+                    chat->strengths[chat->loaded.vector]);
+    putchar('\n');
+}
+
+/* An answer that could not be given leaves no trace; one that was cut stays as far as it came. */
+static int end_turn(struct chat *chat, enum gyaru_finish finish, struct gyaru_error *err)
+{
+    if (finish == GYARU_OVERFLOW)
+        say(chat, "the model's numbers overflowed at this strength: lower it with /strength");
+    if (finish == GYARU_CANCELLED)
+        say(chat, "(cancelled)");
+    if (finish == GYARU_LENGTH)
+        say(chat, "(cut: the answer reached its limit of tokens)");
+    if (finish == GYARU_OVERFLOW || !chat->reply.len) {
+        conversation_drop_last(&chat->conversation);
+        return 0;
+    }
+    if (chat->reply.failed)
+        return error_memory(err, 1 << 16, "the answer");
+    show_meter(chat);
+    return conversation_add(&chat->conversation, chat->reply.data, err);
+}
+
+/* Tokens that a prompt may take: an eighth of the context, or what was asked for, is kept free. */
+static size_t prompt_room(const struct chat *chat)
+{
+    int context = gyaru_model_info(chat->loaded.model)->context, keep = context / 8;
+    if (chat->request.max_tokens && chat->request.max_tokens < keep)
+        keep = chat->request.max_tokens;
+    return (size_t)(context - (keep ? keep : 1));
+}
+
+static int answer(struct chat *chat, const char *message, struct gyaru_error *err)
+{
+    int32_t *ids;
+    size_t dropped;
+    enum gyaru_finish finish = GYARU_RUNNING;
+    if (conversation_add(&chat->conversation, message, err))
+        return -1;
+    if (conversation_prompt(&chat->conversation, gyaru_model_tokenizer(chat->loaded.model),
+                            prompt_room(chat), &ids, &chat->request.n_prompt, &dropped, err)) {
+        conversation_drop_last(&chat->conversation);
+        if (err->status != GYARU_USAGE)
+            return -1;
+        say(chat, "%s", err->text);
+        return 0;
+    }
+    if (dropped)
+        say(chat, "(the context is full: the oldest %zu turn%s forgotten)", dropped,
+            dropped == 1 ? " is" : "s are");
+    chat->request.prompt = ids;
+    int rc = generate(chat, &finish, err);
+    free(ids);
+    chat->request.prompt = NULL;
+    chat->request.sampling.seed++;
+    return rc ? -1 : end_turn(chat, finish, err);
+}
+
+/* ---- commands ------------------------------------------------------------------------------ */
+
+static void set_strength(struct chat *chat, const char *text)
+{
+    char *end;
+    float value = strtof(text, &end);
+    int vector = chat->loaded.vector;
+    if (vector < 0)
+        say(chat, "no vector is attached: start with -v FILE");
+    else if (!*text)
+        say(chat, "strength %g", (double)chat->strengths[vector]);
+    else if (*end || !(value >= GYARU_STRENGTH_MIN && value <= GYARU_STRENGTH_MAX))
+        say(chat, "/strength: '%s' is not a number from %g to %g", text, (double)GYARU_STRENGTH_MIN,
+            (double)GYARU_STRENGTH_MAX);
+    else {
+        chat->strengths[vector] = value;
+        say(chat, "strength %g", (double)value);
+    }
+}
+
+static void help(const struct chat *chat)
+{
+    say(chat, "/strength X   factor on the vector, %g to %g, from the next answer on",
+        (double)GYARU_STRENGTH_MIN, (double)GYARU_STRENGTH_MAX);
+    say(chat, "/system TEXT  system prompt; without TEXT the template's own");
+    say(chat, "/reset        forget the conversation");
+    say(chat, "/help         this text");
+    say(chat, "/quit         end (Ctrl-D too); Ctrl-C cancels an answer");
+}
+
+/* "/name argument". False to end the chat. */
+static bool command(struct chat *chat, const char *line, struct gyaru_error *err)
+{
+    size_t len = strcspn(line, " \t");
+    const char *argument = line + len + strspn(line + len, " \t");
+    if (!strncmp(line, "/quit", len) && len == 5)
+        return false;
+    if (!strncmp(line, "/strength", len) && len == 9)
+        set_strength(chat, argument);
+    else if (!strncmp(line, "/reset", len) && len == 6) {
+        conversation_clear(&chat->conversation);
+        gyaru_session_reset(chat->session);
+        say(chat, "forgotten");
+    } else if (!strncmp(line, "/system", len) && len == 7) {
+        if (conversation_set_system(&chat->conversation, *argument ? argument : NULL, err))
+            say(chat, "%s", err->text);
+        else
+            say(chat, *argument ? "system prompt set" : "the template's own system prompt");
+    } else if (!strncmp(line, "/help", len) && len == 5)
+        help(chat);
+    else
+        say(chat, "%.*s: no such command; /help lists them", (int)len, line);
+    return true;
+}
+
+static int converse(struct chat *chat, struct line_reader *reader, struct gyaru_error *err)
+{
+    const char *line;
+    while ((line = line_read(reader))) {
+        line += strspn(line, " \t");
+        if (*line == '/') {
+            if (!command(chat, line, err))
+                return 0;
+        } else if (*line && answer(chat, line, err))
+            return -1;
+        if (interrupt_seen() && !chat->terminal)
+            return 0;
+        interrupt_clear();
+    }
+    if (chat->terminal)
+        putchar('\n');
+    return 0;
+}
+
+/* ---- beginning and end --------------------------------------------------------------------- */
+
+static void greet(const struct chat *chat)
+{
+    const struct gyaru_model_info *info = gyaru_model_info(chat->loaded.model);
+    if (!chat->terminal)
+        return;
+    if (chat->loaded.vector >= 0)
+        say(chat, "%s on %s, vector %s at strength %g. /help lists commands.", info->name,
+            info->device, chat->loaded.vector_name, (double)chat->loaded.strength);
+    else
+        say(chat, "%s on %s, no vector. /help lists commands.", info->name, info->device);
+    putchar('\n');
+}
+
+static int prepare(struct chat *chat, const struct chat_options *o,
+                   const struct common_options *common, const struct sampling_options *sampling,
+                   struct gyaru_error *err)
+{
+    gyaru_request_init(chat->loaded.model, &chat->request);
+    sampling_options_apply(sampling, chat->loaded.model, &chat->request.sampling);
+    chat->request.max_tokens = sampling->max_tokens;
+    chat->request.gauge = chat->loaded.vector;
+    chat->request.strengths = chat->strengths;
+    if (chat->loaded.vector >= 0)
+        chat->strengths[chat->loaded.vector] = chat->loaded.strength;
+    const char *system = o->system ? o->system : common->config.system_prompt;
+    if (conversation_set_system(&chat->conversation, system, err))
+        return -1;
+    return gyaru_session_new(chat->loaded.model, &chat->session, err);
+}
+
+static int chat_with(struct chat *chat, const struct chat_options *o,
+                     const struct common_options *common, const struct sampling_options *sampling,
+                     struct gyaru_error *err)
+{
+    struct line_reader *reader = NULL;
+    chat->terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
+    int rc = prepare(chat, o, common, sampling, err);
+    if (!rc)
+        rc = line_open(chat->terminal, &reader, err);
+    if (!rc) {
+        /* While a line is edited, libedit restores the terminal and lets this end the program. */
+        if (chat->terminal)
+            signal(SIGTERM, SIG_DFL);
+        greet(chat);
+        rc = converse(chat, reader, err);
+    }
+    line_close(reader);
+    gyaru_session_free(chat->session);
+    conversation_release(&chat->conversation);
+    str_release(&chat->reply);
+    return rc;
+}
+
+static int chat(const struct chat_options *o, struct common_options *common,
+                struct sampling_options *sampling, struct gyaru_error *err)
+{
+    struct progress progress = PROGRESS_INIT;
+    struct load_options load = {
+        .sessions = 1, .find_vector = true, .progress = progress_show, .progress_user = &progress};
+    struct chat state = {0};
+    if (common_options_finish(common, err))
+        return -1;
+    sampling_options_finish(sampling, &common->config);
+    if (common_load(common, &load, &state.loaded, err))
+        return -1;
+    progress_end(&progress);
+    if (state.loaded.warning)
+        fprintf(stderr, "gyaru chat: warning: %s\n", state.loaded.warning);
+    int rc = chat_with(&state, o, common, sampling, err);
+    loaded_model_release(&state.loaded);
+    return rc;
+}
+
+static int main_chat(int argc, char **argv)
+{
+    struct gyaru_error err;
+    struct chat_options options = {0};
+    struct common_options common;
+    struct sampling_options sampling;
+    common_options_init(&common);
+    sampling_options_init(&sampling);
+    const struct option_group groups[] = {{chat_specs, &options},
+                                          {common_model_options, &common},
+                                          {common_steering_options, &common},
+                                          {sampling_options, &sampling},
+                                          {NULL, NULL}};
+    const struct option_help about = {
+        "chat", "[options]",
+        "A conversation. Under each answer: the raw meter (mean over the answer; cyan below 0.30,\n"
+        "pink to 0.50, red above), the calibrated gauge, the strength. Commands: /strength X,\n"
+        "/system TEXT, /reset, /help, /quit. From a pipe, every line is a message.",
+        groups};
+    interrupt_catch();
+    enum option_result parsed = options_parse(&about, &argc, argv, &err);
+    int code = GYARU_OK;
+    if (parsed == OPTIONS_BAD)
+        code = options_fail("chat", &err);
+    else if (parsed == OPTIONS_OK) {
+        if (argc > 1)
+            error_set(&err, GYARU_USAGE, "%s: unexpected: see gyaru chat --help", argv[1]);
+        if (argc > 1 || chat(&options, &common, &sampling, &err))
+            code = options_fail("chat", &err);
+    }
+    common_options_release(&common);
+    return code;
+}
+
+const struct command cmd_chat = {"chat", "a conversation in the terminal", main_chat};
