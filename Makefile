@@ -62,6 +62,12 @@ $(BUILD)/tests/%: tests/%.c $(TEST_LIB) $(BUILD)/libgyaru.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -Itests $(ALL_LDFLAGS) -o $@ $< $(TEST_LIB) $(BUILD)/libgyaru.a -lcmocka $(LIBS)
 
+# A stand-in for the driver's library, loaded by path.
+$(BUILD)/tests/fake_nvml.so: tests/support/fake/nvml.c
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -shared -o $@ $<
+$(BUILD)/tests/test_doctor: | $(BUILD)/tests/fake_nvml.so
+
 # BUILD tells the tests which program to drive.
 test: all $(TESTS)
 	@BUILD=$(BUILD) sh tests/run.sh $(TESTS)

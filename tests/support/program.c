@@ -1,0 +1,97 @@
+/* program.c - see program.h. Output goes through files: no pipe can fill up and block. */
+#include "program.h"
+#include "scratch.h"
+
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MAX_ARGUMENTS 30
+#define TIME_LIMIT    60 /* seconds */
+
+static void redirect(const char *path, int flags, int fd)
+{
+    int opened = open(path, flags, 0600);
+    if (opened < 0 || dup2(opened, fd) < 0)
+        _exit(126);
+    close(opened);
+}
+
+static int wait_for(pid_t pid)
+{
+    const struct timespec pause = {0, 5000000};
+    time_t end = time(NULL) + TIME_LIMIT;
+    int status;
+    while (!waitpid(pid, &status, WNOHANG)) {
+        if (time(NULL) > end) {
+            kill(pid, SIGKILL);
+            waitpid(pid, &status, 0);
+            fail_msg("the program did not end within %d s", TIME_LIMIT);
+        }
+        nanosleep(&pause, NULL);
+    }
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static char *read_text(const char *path, size_t *len)
+{
+    char *data = (char *)scratch_read(path, len);
+    data[*len] = '\0';
+    return data;
+}
+
+void program_run(struct program_result *result, const char *input, const char *const *arguments)
+{
+    char program[256];
+    const char *build = getenv("BUILD");
+    const char *argv[MAX_ARGUMENTS + 2] = {"gyaru"};
+    for (int i = 0; i < MAX_ARGUMENTS && arguments[i]; i++)
+        argv[i + 1] = arguments[i];
+    snprintf(program, sizeof program, "%s/gyaru", build ? build : "build");
+    const char *in = scratch_write("program.in", input ? input : "", input ? strlen(input) : 0);
+    const char *out = scratch_path("program.out"), *err = scratch_path("program.err");
+    pid_t pid = fork();
+    if (pid < 0)
+        fail_msg("fork failed");
+    if (!pid) {
+        redirect(in, O_RDONLY, STDIN_FILENO);
+        redirect(out, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
+        redirect(err, O_WRONLY | O_CREAT | O_TRUNC, STDERR_FILENO);
+        execv(program, (char **)argv);
+        _exit(127);
+    }
+    result->code = wait_for(pid);
+    result->out = read_text(out, &result->out_len);
+    result->err = read_text(err, &result->err_len);
+    if (result->code == 127)
+        fail_msg("%s cannot be run: build it first", program);
+}
+
+void program_release(struct program_result *result)
+{
+    free(result->out);
+    free(result->err);
+    *result = (struct program_result){0};
+}
+
+void program_check_error(const struct program_result *result, int code, const char *part)
+{
+    if (result->code != code)
+        fail_msg("exit code %d instead of %d: %s", result->code, code, result->err);
+    if (strncmp(result->err, "gyaru", 5))
+        fail_msg("no error of ours: '%s'", result->err);
+    if (result->err_len < 2 || strchr(result->err, '\n') != result->err + result->err_len - 1)
+        fail_msg("not one line: '%s'", result->err);
+    if (!strstr(result->err, part))
+        fail_msg("'%s' lacks '%s'", result->err, part);
+}
