@@ -22,7 +22,7 @@ LIBS    := $(shell $(PKG_CONFIG) --libs $(PKGS)) -lm -ldl -pthread
 
 LIB_SRC := $(sort $(wildcard src/base/*.c src/format/*.c src/quant/*.c src/text/*.c \
            src/backend/*.c src/backend/cpu/*.c src/model/*.c src/steer/*.c))
-APP_SRC := $(sort $(wildcard src/server/*.c src/cli/*.c))
+APP_SRC := $(sort $(wildcard src/talk/*.c src/server/*.c src/cli/*.c))
 WEB_SRC := $(sort $(wildcard src/web/*))
 TEST_SRC := $(sort $(wildcard tests/test_*.c))
 

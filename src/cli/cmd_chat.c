@@ -3,7 +3,6 @@
  * pipe as input or output every line is a message and nothing but answers reaches stdout.
  */
 #include "cli/cli.h"
-#include "cli/conversation.h"
 #include "cli/interrupt.h"
 #include "cli/line.h"
 #include "cli/meter.h"
@@ -11,6 +10,8 @@
 #include "cli/progress.h"
 
 #include "base/str.h"
+#include "talk/conversation.h"
+#include "talk/prompt.h"
 
 #include <errno.h>
 #include <math.h>
@@ -19,6 +20,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
+
+/* Text of a conversation that is kept; the context holds far less of any model. */
+#define HISTORY_BYTES (16u << 20)
 
 struct chat_options {
     const char *system;
@@ -119,22 +123,29 @@ static int end_turn(struct chat *chat, enum gyaru_finish finish, struct gyaru_er
     if (finish == GYARU_LENGTH)
         say(chat, "(cut: the answer reached its limit of tokens)");
     if (finish == GYARU_OVERFLOW || !chat->reply.len) {
-        conversation_drop_last(&chat->conversation);
+        conversation_pop(&chat->conversation);
         return 0;
     }
     if (chat->reply.failed)
         return error_memory(err, 1 << 16, "the answer");
     show_meter(chat);
-    return conversation_add(&chat->conversation, chat->reply.data, err);
+    if (conversation_add(&chat->conversation, true, chat->reply.data, chat->reply.len))
+        return error_memory(err, chat->reply.len, "the conversation");
+    return 0;
 }
 
-/* Tokens that a prompt may take: an eighth of the context, or what was asked for, is kept free. */
-static size_t prompt_room(const struct chat *chat)
+/* The conversation as ids (caller frees): the oldest messages are left out where they do not fit.
+ */
+static int encode(struct chat *chat, int32_t **ids, size_t *dropped, struct gyaru_error *err)
 {
-    int context = gyaru_model_info(chat->loaded.model)->context, keep = context / 8;
-    if (chat->request.max_tokens && chat->request.max_tokens < keep)
-        keep = chat->request.max_tokens;
-    return (size_t)(context - (keep ? keep : 1));
+    struct gyaru_message *messages;
+    size_t n;
+    if (conversation_copy(&chat->conversation, &messages, &n))
+        return error_memory(err, chat->conversation.bytes, "the conversation");
+    int rc = prompt_encode(chat->loaded.model, messages, n, chat->request.max_tokens, ids,
+                           &chat->request.n_prompt, dropped, err);
+    messages_free(messages, n);
+    return rc;
 }
 
 static int answer(struct chat *chat, const char *message, struct gyaru_error *err)
@@ -142,18 +153,17 @@ static int answer(struct chat *chat, const char *message, struct gyaru_error *er
     int32_t *ids;
     size_t dropped;
     enum gyaru_finish finish = GYARU_RUNNING;
-    if (conversation_add(&chat->conversation, message, err))
-        return -1;
-    if (conversation_prompt(&chat->conversation, gyaru_model_tokenizer(chat->loaded.model),
-                            prompt_room(chat), &ids, &chat->request.n_prompt, &dropped, err)) {
-        conversation_drop_last(&chat->conversation);
+    if (conversation_add(&chat->conversation, false, message, strlen(message)))
+        return error_memory(err, strlen(message), "the conversation");
+    if (encode(chat, &ids, &dropped, err)) {
+        conversation_pop(&chat->conversation);
         if (err->status != GYARU_USAGE)
             return -1;
         say(chat, "%s", err->text);
         return 0;
     }
     if (dropped)
-        say(chat, "(the context is full: the oldest %zu turn%s forgotten)", dropped,
+        say(chat, "(the context is full: the oldest %zu message%s forgotten)", dropped,
             dropped == 1 ? " is" : "s are");
     chat->request.prompt = ids;
     int rc = generate(chat, &finish, err);
@@ -207,8 +217,8 @@ static bool command(struct chat *chat, const char *line, struct gyaru_error *err
         gyaru_session_reset(chat->session);
         say(chat, "forgotten");
     } else if (!strncmp(line, "/system", len) && len == 7) {
-        if (conversation_set_system(&chat->conversation, *argument ? argument : NULL, err))
-            say(chat, "%s", err->text);
+        if (conversation_set_system(&chat->conversation, argument))
+            say(chat, "out of memory: the system prompt stays as it was");
         else
             say(chat, *argument ? "system prompt set" : "the template's own system prompt");
     } else if (!strncmp(line, "/help", len) && len == 5)
@@ -264,8 +274,9 @@ static int prepare(struct chat *chat, const struct chat_options *o,
     if (chat->loaded.vector >= 0)
         chat->strengths[chat->loaded.vector] = chat->loaded.strength;
     const char *system = o->system ? o->system : common->config.system_prompt;
-    if (conversation_set_system(&chat->conversation, system, err))
-        return -1;
+    conversation_init(&chat->conversation, HISTORY_BYTES);
+    if (conversation_set_system(&chat->conversation, system))
+        return error_memory(err, strlen(system), "the system prompt");
     return gyaru_session_new(chat->loaded.model, &chat->session, err);
 }
 

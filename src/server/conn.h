@@ -8,7 +8,7 @@
 #define SERVER_CONN_H
 
 #include "base/str.h"
-#include "server/conversation.h"
+#include "talk/conversation.h"
 #include "server/engine.h"
 
 #include <libwebsockets.h>

@@ -10,7 +10,7 @@
 
 #include "base/clock.h"
 #include "server/log.h"
-#include "server/prompt.h"
+#include "talk/prompt.h"
 
 #include <math.h>
 #include <stdlib.h>

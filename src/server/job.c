@@ -1,7 +1,7 @@
 /* job.c - see job.h. */
 #include "server/job.h"
 
-#include "server/conversation.h"
+#include "talk/conversation.h"
 
 #include <math.h>
 #include <stdlib.h>

@@ -1,8 +1,8 @@
 /*
  * prompt.h - from a conversation to the token ids that fit the context.
  */
-#ifndef SERVER_PROMPT_H
-#define SERVER_PROMPT_H
+#ifndef TALK_PROMPT_H
+#define TALK_PROMPT_H
 
 #include "base/error.h"
 

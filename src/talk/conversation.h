@@ -4,8 +4,8 @@
  * Belongs to the event loop. Its size is bounded: past the limit the oldest turns go, and
  * `dropped` counts them, so that whoever shows the conversation can say so.
  */
-#ifndef SERVER_CONVERSATION_H
-#define SERVER_CONVERSATION_H
+#ifndef TALK_CONVERSATION_H
+#define TALK_CONVERSATION_H
 
 #include "base/error.h"
 

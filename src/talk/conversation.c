@@ -1,5 +1,5 @@
 /* conversation.c - see conversation.h. */
-#include "server/conversation.h"
+#include "talk/conversation.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /* prompt.c - see prompt.h. */
-#include "server/prompt.h"
+#include "talk/prompt.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -65,7 +65,7 @@ int prompt_encode(const struct gyaru_model *model, const struct gyaru_message *m
     int rc = fit(&f, context - reserve, dropped, err);
     free(f.kept);
     if (!rc && f.n_ids >= context)
-        rc = error_set(err, GYARU_FAILED,
+        rc = error_set(err, GYARU_USAGE,
                        "the message is too long: %zu tokens with the system prompt, but the "
                        "context holds %zu; shorten it",
                        f.n_ids, context);
