@@ -72,6 +72,24 @@ $(BUILD)/tests/test_doctor: | $(BUILD)/tests/fake_nvml.so
 test: all $(TESTS)
 	@BUILD=$(BUILD) sh tests/run.sh $(TESTS)
 
+# Parsers of untrusted files under libFuzzer (clang), FUZZ_SECONDS each, from the kept corpora.
+FUZZ_SECONDS ?= 60
+FUZZERS := $(patsubst fuzz/fuzz_%.c,%,$(sort $(wildcard fuzz/fuzz_*.c)))
+FUZZ_LIB_SRC := $(filter src/base/% src/format/%,$(LIB_SRC))
+
+build-fuzz/fuzz_%: fuzz/fuzz_%.c fuzz/feed.h $(FUZZ_LIB_SRC)
+	@mkdir -p $(@D)
+	clang -std=c11 -D_GNU_SOURCE -Iinclude -Isrc -Ifuzz -O1 -g $(WARN) \
+	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
+	    $(shell $(PKG_CONFIG) --cflags jansson libzip) \
+	    -o $@ $< $(FUZZ_LIB_SRC) $(shell $(PKG_CONFIG) --libs jansson libzip) -lm
+
+fuzz: $(FUZZERS:%=build-fuzz/fuzz_%)
+	@for f in $(FUZZERS); do echo "== $$f"; mkdir -p build-fuzz/corpus/$$f fuzz/corpus/$$f; \
+	    build-fuzz/fuzz_$$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -malloc_limit_mb=256 \
+	    -timeout=10 -print_final_stats=1 -verbosity=0 -artifact_prefix=build-fuzz/ \
+	    build-fuzz/corpus/$$f fuzz/corpus/$$f || exit 1; done
+
 lint:
 	@sh tools/lint.sh
 
@@ -96,6 +114,7 @@ clean:
 help:
 	@echo "make            build/gyaru and build/libgyaru.a"
 	@echo "make test       all tests (SAN=address,undefined: with sanitizers)"
+	@echo "make fuzz       parsers under libFuzzer, FUZZ_SECONDS ($(FUZZ_SECONDS)) each"
 	@echo "make lint       format, include directions, cppcheck"
 	@echo "make install    to PREFIX ($(PREFIX))"
 	@echo "make format     clang-format in place"
@@ -103,5 +122,5 @@ help:
 
 -include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TESTS:=.d)
 
-.PHONY: all test lint format install uninstall clean help
+.PHONY: all test fuzz lint format install uninstall clean help
 .DELETE_ON_ERROR:
