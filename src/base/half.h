@@ -22,12 +22,23 @@ static inline float bf16_to_float(uint16_t bits)
 static inline float half_to_float(uint16_t bits)
 {
     uint32_t sign = (uint32_t)(bits & 0x8000) << 16;
-    uint32_t magnitude = bits & 0x7fff;
-    if (magnitude >= 0x7c00) /* Inf and NaN keep their payload */
-        return half_float_of(sign | 0x7f800000 | (magnitude & 0x3ff) << 13);
-    /* Scaling by 2^112 moves the exponent's bias and normalises subnormals, both exactly. */
-    float value = half_float_of(magnitude << 13) * 0x1p112f;
-    return sign ? -value : value;
+    uint32_t exponent = bits >> 10 & 31, mantissa = bits & 0x3ff;
+    if (exponent == 31) /* Inf and NaN keep their payload */
+        return half_float_of(sign | 0x7f800000 | mantissa << 13);
+    if (exponent)
+        return half_float_of(sign | (exponent + 112) << 23 | mantissa << 13);
+    float magnitude = (float)mantissa * 0x1p-24f; /* subnormal or zero */
+    return sign ? -magnitude : magnitude;
+}
+
+/* Rounds to nearest even. */
+static inline uint16_t bf16_from_float(float value)
+{
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7fffffff) > 0x7f800000) /* NaN stays NaN */
+        return (uint16_t)(bits >> 16 | 0x40);
+    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
 /* Rounds to nearest even; beyond 65504 becomes Inf. */

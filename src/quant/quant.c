@@ -1,21 +1,9 @@
 /* quant.c - see quant.h. */
 #include "quant/quant.h"
 
+#include "base/half.h"
+
 #include <string.h>
-
-static uint32_t bits_of(float value)
-{
-    uint32_t bits;
-    memcpy(&bits, &value, sizeof bits);
-    return bits;
-}
-
-static float float_of(uint32_t bits)
-{
-    float value;
-    memcpy(&value, &bits, sizeof value);
-    return value;
-}
 
 static uint16_t load_u16(const uint8_t *p)
 {
@@ -33,42 +21,22 @@ static float load_f32(const uint8_t *p)
 
 float quant_bf16(uint16_t bits)
 {
-    return float_of((uint32_t)bits << 16);
+    return bf16_to_float(bits);
 }
 
 float quant_f16(uint16_t bits)
 {
-    uint32_t sign = (uint32_t)(bits & 0x8000) << 16;
-    uint32_t exponent = bits >> 10 & 31, mantissa = bits & 0x3ff;
-    if (exponent == 31)
-        return float_of(sign | 0x7f800000 | mantissa << 13);
-    if (exponent)
-        return float_of(sign | (exponent + 112) << 23 | mantissa << 13);
-    float magnitude = (float)mantissa * 0x1p-24f; /* subnormal or zero */
-    return sign ? -magnitude : magnitude;
+    return half_to_float(bits);
 }
 
 uint16_t quant_to_bf16(float value)
 {
-    uint32_t bits = bits_of(value);
-    if ((bits & 0x7fffffff) > 0x7f800000) /* NaN stays NaN */
-        return (uint16_t)(bits >> 16 | 0x40);
-    return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+    return bf16_from_float(value);
 }
 
 uint16_t quant_to_f16(float value)
 {
-    uint32_t bits = bits_of(value);
-    uint16_t sign = (uint16_t)(bits >> 16 & 0x8000);
-    uint32_t magnitude = bits & 0x7fffffff;
-    if (magnitude > 0x7f800000)
-        return sign | 0x7e00;
-    if (magnitude >= 0x477ff000) /* rounds past 65504 */
-        return sign | 0x7c00;
-    if (magnitude < 0x38800000) /* below the smallest normal, 2^-14: the FPU rounds for us */
-        return sign | (uint16_t)(bits_of(float_of(magnitude) + 0.5f) - bits_of(0.5f));
-    uint32_t rounded = magnitude + 0xfff + (magnitude >> 13 & 1);
-    return sign | (uint16_t)((rounded - (112u << 23)) >> 13);
+    return half_from_float(value);
 }
 
 float quant_absmax(const struct quant_source *s, size_t block)
