@@ -5,14 +5,22 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
+#include <utf8proc.h>
 
-/* Names come from files: a newline or escape in one must not break the one-line rule. */
+/* Names come from files, and long ones are cut: neither a newline nor half a character in one may
+ * break the rule that a message is one line of UTF-8. */
 static void make_one_line(char *text)
 {
-    for (; *text; text++) {
-        unsigned char c = (unsigned char)*text;
-        if (c < 0x20 || c == 0x7f)
-            *text = ' ';
+    utf8proc_int32_t c;
+    while (*text) {
+        utf8proc_ssize_t n = utf8proc_iterate((const utf8proc_uint8_t *)text, -1, &c);
+        if (n < 1) {
+            *text++ = '?';
+            continue;
+        }
+        if (c < 0x20 || (c >= 0x7f && c < 0xa0) || c == 0x2028 || c == 0x2029)
+            memset(text, ' ', (size_t)n);
+        text += n;
     }
 }
 
