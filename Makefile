@@ -81,8 +81,8 @@ build-fuzz/fuzz_%: fuzz/fuzz_%.c fuzz/feed.h $(FUZZ_LIB_SRC)
 	@mkdir -p $(@D)
 	clang -std=c11 -D_GNU_SOURCE -Iinclude -Isrc -Ifuzz -O1 -g $(WARN) \
 	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-	    $(shell $(PKG_CONFIG) --cflags jansson libzip) \
-	    -o $@ $< $(FUZZ_LIB_SRC) $(shell $(PKG_CONFIG) --libs jansson libzip) -lm
+	    $(shell $(PKG_CONFIG) --cflags jansson libzip libutf8proc) \
+	    -o $@ $< $(FUZZ_LIB_SRC) $(shell $(PKG_CONFIG) --libs jansson libzip libutf8proc) -lm
 
 fuzz: $(FUZZERS:%=build-fuzz/fuzz_%)
 	@for f in $(FUZZERS); do echo "== $$f"; mkdir -p build-fuzz/corpus/$$f fuzz/corpus/$$f; \

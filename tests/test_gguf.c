@@ -210,6 +210,11 @@ static void refuses_bad_headers(void **state)
     put_string("controlvector.layer_count");
     put(5, 4), put(0xffffffff, 4);
     refused("negative");
+    begin(3, 1, 2);
+    key_string("general.architecture", "controlvector");
+    put_string("controlvector.model_hint");
+    put(8, 4), put(2, 8), put('q', 2);
+    refused("NUL");
     for (int i = 0; i < 2; i++) {
         begin(3, 1, 2);
         key_string("general.architecture", "controlvector");

@@ -198,6 +198,24 @@ static void hostile_lengths_cost_no_memory(void **state)
     assert_true(mallinfo2().arena + mallinfo2().hblkhd < arena + (1 << 20));
 }
 
+/* Sixteen megabytes of empty objects: refused before they become gigabytes. */
+static void crowded_headers_cost_no_memory(void **state)
+{
+    size_t len = (size_t)16 << 20, before = mallinfo2().arena + mallinfo2().hblkhd;
+    uint8_t *bytes = calloc(1, len + 8);
+    struct safetensors *file;
+    struct gyaru_error err;
+    for (int i = 0; i < 8; i++)
+        bytes[i] = (uint8_t)(len >> (8 * i));
+    for (size_t i = 0; i < len; i++)
+        bytes[8 + i] = (uint8_t)(i < 5 ? "{\"\":["[i] : "{},"[(i - 5) % 3]);
+    const char *path = scratch_write("crowded.safetensors", bytes, len + 8);
+    free(bytes);
+    assert_int_equal(safetensors_open(path, &file, &err), -1);
+    check_error(&err, GYARU_FAILED, path, "values", NULL);
+    assert_true(mallinfo2().arena + mallinfo2().hblkhd < before + (1 << 20));
+}
+
 static void names_the_missing_file(void **state)
 {
     struct safetensors *file;
@@ -269,6 +287,7 @@ int main(void)
         cmocka_unit_test(refuses_overlap_and_holes),
         cmocka_unit_test(refuses_every_truncation),
         cmocka_unit_test(hostile_lengths_cost_no_memory),
+        cmocka_unit_test(crowded_headers_cost_no_memory),
         cmocka_unit_test(names_the_missing_file),
         cmocka_unit_test(writes_what_it_reads),
         cmocka_unit_test(failed_writes_leave_the_old_file),

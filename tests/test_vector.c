@@ -2,6 +2,7 @@
  * test_vector.c - control vectors: the same directions from three formats, layers moved between
  * hooks, bad directions refused by layer, and vectors of other models told apart.
  */
+#include "format/gguf.h"
 #include "format/safetensors.h"
 #include "steer/vector.h"
 #include "support/scratch.h"
@@ -296,6 +297,18 @@ static void bad_directions_are_refused_by_layer(void **state)
     }
 }
 
+static void hints_must_be_text(void **state)
+{
+    float values[2] = {1, 2};
+    char hint[] = "qwen\xff";
+    struct gguf_direction direction = {1, values};
+    const struct gguf_vector gguf = {hint, 4, 2, &direction, 1};
+    const char *path = scratch_path("hint.gguf");
+    struct gyaru_error err;
+    assert_int_equal(gguf_vector_write(path, &gguf, &err), 0);
+    refused(path, GYARU_FAILED, "model_hint", "UTF-8");
+}
+
 static void bad_layers_are_refused(void **state)
 {
     const float direction[4] = {1, 2, 3, 4};
@@ -491,6 +504,7 @@ int main(void)
         cmocka_unit_test(what_a_format_cannot_say_is_an_error),
         cmocka_unit_test(lost_metadata_is_said),
         cmocka_unit_test(bad_directions_are_refused_by_layer),
+        cmocka_unit_test(hints_must_be_text),
         cmocka_unit_test(bad_layers_are_refused),
         cmocka_unit_test(files_without_our_metadata_warn),
         cmocka_unit_test(bad_metadata_is_refused),

@@ -18,7 +18,7 @@
 
 #define SINGLE_NAME "model.safetensors"
 #define INDEX_NAME  "model.safetensors.index.json"
-#define INDEX_LIMIT ((size_t)64 << 20) /* bytes; 400,000 tensors, far beyond any model */
+#define INDEX_LIMIT ((size_t)16 << 20) /* bytes; 100,000 tensors, far beyond any model */
 
 struct shard {
     char *name; /* file name without directory */

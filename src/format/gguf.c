@@ -156,6 +156,8 @@ static int read_known(struct reader *r, struct text key, uint64_t type)
             return -1;
         if (text_is(key, KEY_HINT)) {
             r->hint = text;
+            if (memchr(text.data, '\0', text.len))
+                return fail(r, KEY_HINT " holds a NUL");
             return once(r, &r->has_hint, key);
         }
         if (!text_is(text, ARCHITECTURE))

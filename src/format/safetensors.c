@@ -18,6 +18,7 @@
 #include <string.h>
 
 #define HEADER_LIMIT 100000000u /* bytes; the reference reader's limit */
+#define VALUES_MAX   1000000u   /* JSON values in a header; 70,000 tensors */
 #define METADATA     "__metadata__"
 
 struct safetensors {
@@ -256,6 +257,16 @@ static int read_entries(struct safetensors *f, json_t *header, const uint8_t *da
     return check_tiling(f, data, data_size, err);
 }
 
+/* A parsed value takes a hundred times the bytes of its text, so their number is bounded first.
+ * Every value but the first follows one of four characters, which may appear in texts, too. */
+static bool has_few_values(const char *text, size_t len)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < len; i++)
+        n += text[i] == ',' || text[i] == ':' || text[i] == '[' || text[i] == '{';
+    return n <= VALUES_MAX;
+}
+
 static int read_header(struct safetensors *f, struct gyaru_error *err)
 {
     if (f->map.size < 8)
@@ -276,6 +287,10 @@ static int read_header(struct safetensors *f, struct gyaru_error *err)
     if (len == 0 || text[0] != '{')
         return error_set(err, GYARU_FAILED,
                          "%s: the header does not start with '{': no safetensors file", f->path);
+    if (!has_few_values(text, len))
+        return error_set(err, GYARU_FAILED,
+                         "%s: the header holds more than %u values: not a model's", f->path,
+                         VALUES_MAX);
     json_t *header = json_parse(text, len, f->path, err);
     if (!header)
         return -1;

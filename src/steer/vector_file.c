@@ -28,6 +28,7 @@
 #include "format/gguf.h"
 #include "format/safetensors.h"
 #include "format/torch_pt.h"
+#include "text/utf8.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,6 +100,8 @@ static int open_gguf(const char *path, struct gyaru_vector **out, struct gyaru_e
         error_prefix(err, path);
     for (size_t i = 0; i < gguf.n_directions && !rc; i++)
         rc = set_direction(*out, path, gguf.directions[i].layer, gguf.directions[i].values, err);
+    if (!rc && !utf8_valid(gguf.model_hint, strlen(gguf.model_hint)))
+        rc = error_set(err, GYARU_FAILED, "%s: controlvector.model_hint is no UTF-8", path);
     if (!rc && *gguf.model_hint)
         rc = vector_set_metadata(*out, "model_hint", gguf.model_hint, err);
     gguf_vector_release(&gguf);
