@@ -86,7 +86,8 @@ build-fuzz/fuzz_%: fuzz/fuzz_%.c fuzz/feed.h $(FUZZ_LIB_SRC)
 
 fuzz: $(FUZZERS:%=build-fuzz/fuzz_%)
 	@for f in $(FUZZERS); do echo "== $$f"; mkdir -p build-fuzz/corpus/$$f fuzz/corpus/$$f; \
-	    build-fuzz/fuzz_$$f -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -malloc_limit_mb=256 \
+	    dict=; [ -e fuzz/$$f.dict ] && dict=-dict=fuzz/$$f.dict; \
+	    build-fuzz/fuzz_$$f $$dict -max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=512 -malloc_limit_mb=256 \
 	    -timeout=10 -print_final_stats=1 -verbosity=0 -artifact_prefix=build-fuzz/ \
 	    build-fuzz/corpus/$$f fuzz/corpus/$$f || exit 1; done
 
