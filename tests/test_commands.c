@@ -269,7 +269,7 @@ static void chat_forgets_the_oldest_turns(void **state)
     RUN(&r, "hello there\nhello there\nhello there\nhello there\n", "chat", "-m", MODEL, "-v",
         "none", "--context", "96", "-n", "8", "--seed", "1");
     assert_int_equal(r.code, 0);
-    assert_non_null(strstr(r.err, "the context is full: the oldest 1 turn is forgotten"));
+    assert_non_null(strstr(r.err, "the context is full: the oldest"));
     program_release(&r);
     RUN(&r, "hello there\n", "chat", "-m", MODEL, "-v", "none", "--context", "16");
     assert_int_equal(r.code, 0);
