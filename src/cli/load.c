@@ -12,7 +12,6 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #define DEFAULT_MODEL    "models/rinne-base"
@@ -284,7 +283,7 @@ const struct option_spec sampling_options[] = {
      "makes what was said less likely, 0.1..10; 1: off (config, else the model's own)"},
     {'n', "max-tokens", OPTION_INT, AT(max_tokens), 0, 1 << 20, "N",
      "tokens of one answer at most; 0: what the context leaves (config, else 0)"},
-    {0, "seed", OPTION_SEED, AT(seed), 0, 0, "N", "of the random numbers; 0: from the clock (0)"},
+    {0, "seed", OPTION_SEED, AT(seed), 0, 0, "N", "of the random numbers; 0: a random one (0)"},
     OPTION_END};
 
 void sampling_options_init(struct sampling_options *sampling)
@@ -329,10 +328,6 @@ void sampling_options_apply(const struct sampling_options *sampling,
         out->repeat_penalty = sampling->repeat_penalty;
     if (sampling->top_k != OPTION_UNSET)
         out->top_k = sampling->top_k;
-    out->seed = sampling->seed;
-    if (!out->seed) {
-        struct timespec now;
-        clock_gettime(CLOCK_REALTIME, &now);
-        out->seed = (uint64_t)now.tv_sec * 1000000007u ^ (uint64_t)now.tv_nsec;
-    }
+    if (sampling->seed)
+        out->seed = sampling->seed;
 }

@@ -132,7 +132,7 @@ void loaded_model_release(struct loaded_model *loaded);
 struct sampling_options {
     float temperature, top_p, min_p, repeat_penalty;
     int top_k, max_tokens;
-    uint64_t seed; /* 0: from the clock */
+    uint64_t seed; /* 0: a random one */
 };
 
 /* --temp --top-p --top-k --min-p --repeat-penalty -n --seed */

@@ -39,7 +39,7 @@ struct engine {
     enum engine_state state;
     double progress; /* of loading, 0..1; -1: unknown */
     struct gyaru_error error;
-    struct job **queue; /* [options.waiting], oldest first */
+    struct job **queue; /* [options.waiting + options.sessions], oldest first */
     int n_queue;
     int n_running;
     bool stop;
@@ -98,7 +98,9 @@ struct engine_counts engine_counts(struct engine *engine)
 int engine_submit(struct engine *engine, struct job *job)
 {
     pthread_mutex_lock(&engine->lock);
-    bool room = engine->n_queue < engine->options.waiting && !engine->stop;
+    /* A job that will have a slot at the next round is not counted as waiting. */
+    int places = engine->options.waiting + engine->options.sessions;
+    bool room = engine->n_queue + engine->n_running < places && !engine->stop;
     if (room) {
         engine->queue[engine->n_queue++] = job_ref(job);
         pthread_cond_signal(&engine->wake);
@@ -460,7 +462,8 @@ int engine_new(const struct server_options *options, struct steering *steering,
 {
     struct engine *engine = calloc(1, sizeof *engine);
     if (engine)
-        engine->queue = calloc((size_t)options->waiting, sizeof(struct job *));
+        engine->queue =
+            calloc((size_t)options->waiting + (size_t)options->sessions, sizeof(struct job *));
     if (!engine || !engine->queue) {
         free(engine);
         return error_memory(err, sizeof *engine, "the engine");

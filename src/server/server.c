@@ -22,11 +22,11 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#define ACCEPTS_MAX   64 /* per turn of the loop */
-#define BACKLOG       512
-#define SEND_BUFFER   (128 << 10) /* bytes of kernel memory for a slow reader, at most */
-#define HEADER_BYTES  8192        /* of one request */
-#define HEADER_POOL   64          /* requests whose headers are held at a time */
+#define ACCEPTS_MAX  64 /* per turn of the loop */
+#define BACKLOG      512
+#define SEND_BUFFER  (128 << 10) /* bytes of kernel memory for a slow reader, at most */
+#define HEADER_BYTES 8192        /* of one request */
+
 #define PING_SECONDS  30
 #define CLOSE_SECONDS 1 /* for close frames, at the very end */
 
@@ -250,7 +250,9 @@ static int open_context(struct server *server, struct gyaru_error *err)
         .uid = (uid_t)-1,
         .options = LWS_SERVER_OPTION_EXPLICIT_VHOSTS | LWS_SERVER_OPTION_VALIDATE_UTF8,
         .max_http_header_data = HEADER_BYTES,
-        .max_http_header_pool = HEADER_POOL,
+        .max_http_header_pool =
+            (unsigned short)(server->options.connections < 65535 ? server->options.connections
+                                                                 : 65535),
         .keepalive_timeout = server->options.idle_seconds,
         .timeout_secs = (unsigned)server->options.idle_seconds,
         .timeout_secs_ah_idle = (unsigned)server->options.idle_seconds,
