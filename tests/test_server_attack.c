@@ -447,7 +447,7 @@ static void reliability_21_idle_sockets(void **state)
 
 static void reliability_22_slow_reader(void **state)
 {
-    static const char *const options[] = {"--ring", "32", "--send-timeout", "1", "--sessions",
+    static const char *const options[] = {"--send-timeout", "1", "--sessions",
                                           "2",      NULL};
     struct server_process server;
     server_process_start(&server, true, options);

@@ -312,7 +312,7 @@ int http_request(struct server *server, struct conn *conn, struct lws *wsi, cons
         return route->answer(server, conn, wsi);
     if (known_path || !reads)
         return not_allowed(conn, wsi);
-    char key[8];
+    char key[HEADER_MAX];
     if (server->options.api_key && !strcmp(path, "/") &&
         lws_get_urlarg_by_name(wsi, "key=", key, sizeof key))
         return answer_with_cookie(server, conn, wsi);

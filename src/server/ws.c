@@ -245,13 +245,12 @@ static int write_first(struct ws *ws)
 
 int ws_writeable(struct ws *ws)
 {
+    int n = 0;
     ws->blocked_since = 0;
-    for (int i = 0; i < WRITES_MAX; i++) {
+    for (; n < WRITES_MAX; n++) {
         if (!ws->out)
             make_message(ws);
-        if (!ws->out)
-            break;
-        if (lws_send_pipe_choked(ws->wsi))
+        if (!ws->out || lws_send_pipe_choked(ws->wsi))
             break;
         if (write_first(ws))
             return -1;
@@ -261,9 +260,10 @@ int ws_writeable(struct ws *ws)
         return 0;
     }
     ws->blocked_since = 0;
-    if (ws->job && job_pending(ws->job))
+    if ((ws->job && job_pending(ws->job)) || (ws->leaving && !ws->job && n)) {
+        /* A close frame gets lost behind data that is still buffered: it has its own turn. */
         want_write(ws);
-    else if (ws->leaving && !ws->job) {
+    } else if (ws->leaving && !ws->job) {
         lws_close_reason(ws->wsi, LWS_CLOSE_STATUS_GOINGAWAY, NULL, 0);
         return -1;
     }
