@@ -467,6 +467,61 @@ static void reliability_22_slow_reader(void **state)
     server_process_stop(&server);
 }
 
+static void reliability_22_bounded_ring(void **state)
+{
+    /* A ring far too small for this model: the answer is cancelled, its connection dropped, the
+     * slot free. */
+    static const char *const options[] = {"--ring", "16", "--sessions", "1", NULL};
+    struct server_process server;
+    server_process_start(&server, true, options);
+    bool dropped = false;
+    for (int i = 0; i < 50 && !dropped; i++) {
+        int code;
+        json_t *message;
+        struct ws_client *ws = ws_connect(server.port, NULL);
+        ws_say(ws, "{\"type\":\"message\",\"content\":\"a\"}");
+        bool done = false;
+        while (!done && (message = ws_next(ws, &code))) {
+            done = !strcmp(ws_text(message, "type"), "done");
+            json_decref(message);
+        }
+        dropped = !done;
+        ws_disconnect(ws);
+    }
+    assert_true(dropped);
+    char *answer = NULL;
+    for (int i = 0; i < 200; i++) {
+        free(answer);
+        assert_int_equal(http_get(server.port, "/health", &answer), 200);
+        if (strstr(answer, "\"slots_busy\":0"))
+            break;
+        nanosleep(&(struct timespec){0, 5000000}, NULL);
+    }
+    assert_non_null(strstr(answer, "\"slots_busy\":0"));
+    free(answer);
+    server_process_stop(&server);
+}
+
+static void connections_are_limited(void **state)
+{
+    static const char *const options[] = {"--connections", "20", NULL};
+    struct server_process server;
+    server_process_start(&server, true, options);
+    /* Twice, because a count that forgets to go down shows only later. */
+    for (int round = 0; round < 2; round++) {
+        struct ws_client *ws[20];
+        for (int i = 0; i < 20; i++)
+            ws[i] = ws_connect(server.port, NULL);
+        assert_int_equal(http_get(server.port, "/health", NULL), 503);
+        for (int i = 0; i < 20; i++)
+            ws_disconnect(ws[i]);
+        server_process_wait_ready(&server, 10);
+        for (int i = 0; i < 30; i++)
+            assert_int_equal(http_get(server.port, "/nothing", NULL), 404);
+    }
+    server_process_stop(&server);
+}
+
 #define TEST(name) cmocka_unit_test_teardown(name, still_healthy)
 
 int main(void)
@@ -479,6 +534,8 @@ int main(void)
         TEST(reliability_20_bad_requests),
         TEST(reliability_21_idle_sockets),
         TEST(reliability_22_slow_reader),
+        TEST(reliability_22_bounded_ring),
+        TEST(connections_are_limited),
         TEST(reliability_24_bad_frames),
         TEST(reliability_24_million_empty_fragments),
         TEST(reliability_24_no_compression),
