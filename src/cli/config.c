@@ -120,7 +120,7 @@ static int read_number(struct reading *r, const struct setting *setting, const y
 
 static int read_setting(struct reading *r, const struct setting *setting, const yaml_node_t *node)
 {
-    char *field = (char *)r->config + setting->offset;
+    void *field = (char *)r->config + setting->offset;
     if (is_null(node))
         return 0;
     if (node->type != YAML_SCALAR_NODE)

@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #define ACCEPTS_MAX  64 /* per turn of the loop */
+#define SPARE_FILES  64 /* for the model, the log, the loop itself */
 #define BACKLOG      512
 #define SEND_BUFFER  (128 << 10) /* bytes of kernel memory for a slow reader, at most */
 #define HEADER_BYTES 8192        /* of one request */
@@ -285,14 +286,21 @@ static int open_port(struct server *server, struct gyaru_error *err)
     return file_write_atomic(server->options.port_file, text, (size_t)len, err);
 }
 
-/* Sockets are cheap; the usual limit of 1024 files is not what should refuse them. */
-static void raise_file_limit(void)
+/* Sockets are cheap; the usual limit of 1024 files is not what should refuse them. Accepting more
+ * than the limit allows would fail again and again, so the limit bounds the connections. */
+static void fit_file_limit(struct server_options *options)
 {
     struct rlimit limit;
-    if (!getrlimit(RLIMIT_NOFILE, &limit) && limit.rlim_cur < limit.rlim_max) {
-        limit.rlim_cur = limit.rlim_max < 65536 ? limit.rlim_max : 65536;
+    if (getrlimit(RLIMIT_NOFILE, &limit))
+        return;
+    rlim_t wanted = (rlim_t)options->connections + SPARE_FILES;
+    if (limit.rlim_cur < wanted) {
+        limit.rlim_cur = limit.rlim_max < wanted ? limit.rlim_max : wanted;
         setrlimit(RLIMIT_NOFILE, &limit);
     }
+    if (limit.rlim_cur < wanted)
+        options->connections =
+            limit.rlim_cur > SPARE_FILES ? (int)(limit.rlim_cur - SPARE_FILES) : 1;
 }
 
 int server_new(const struct server_options *options, struct server **out, struct gyaru_error *err)
@@ -302,7 +310,7 @@ int server_new(const struct server_options *options, struct server **out, struct
         return error_memory(err, sizeof *server, "the server");
     server->options = *options;
     steering_init(&server->steering);
-    raise_file_limit();
+    fit_file_limit(&server->options);
     lws_set_log_level(LLL_ERR, lws_log);
     if (open_context(server, err) || open_port(server, err) ||
         engine_new(options, &server->steering, on_news, server, &server->engine, err)) {
