@@ -18,6 +18,7 @@ export class Answer {
         this.lastAt = NaN;
         this.serverSpeed = NaN;
         this.cancelled = false;
+        this.forgotten = 0; /* oldest turns that neither this page nor the server could send */
     }
 
     token(text)
@@ -41,6 +42,11 @@ export class Answer {
         this.lastAt = performance.now();
         if (Number.isNaN(this.firstAt))
             this.firstAt = this.lastAt;
+    }
+
+    get begun()
+    {
+        return this.count > 0;
     }
 
     get count()
@@ -73,6 +79,7 @@ export class Answer {
             mean: known ? Number(series.mean.toFixed(3)) : null,
             speed: Number.isFinite(this.speed) ? Number(this.speed.toFixed(1)) : null,
             ribbon: series.ribbon(),
+            forgotten: this.forgotten,
         };
     }
 }

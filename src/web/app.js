@@ -1,19 +1,21 @@
 /*
  * app.js - the page's centre: connects the parts, runs the protocol of /ws.
  *
- * Server events: hello, token, gauge, strength_updated, done, error. The original's server sends
- * no hello and only `value` in gauge; everything else here is optional for that reason.
+ * Server events: hello, prefill, token, gauge, strength_updated, done, error. The original's
+ * server sends no hello and only `value` in gauge: everything else here is optional.
  */
 import {Answer} from './answer.js';
 import {Chart, Series} from './chart.js';
 import {Connection} from './connection.js';
-import {Conversation} from './conversation.js';
+import {Conversation, jsonBytes} from './conversation.js';
 import {Log} from './log.js';
 import {Meter} from './meter.js';
 import {Strength} from './strength.js';
 import {initLanguage, onLanguage, t} from './strings.js';
 
 const CANCEL_PATIENCE = 4000; /* ms of silence after which a cancelled answer is over anyway */
+const MESSAGE_BYTES = 65536; /* what a server takes unless its hello says otherwise */
+const MESSAGE_FRAME = 256; /* bytes of a message besides content and history */
 
 const $ = (id) => document.getElementById(id);
 
@@ -24,8 +26,11 @@ const meter = new Meter();
 const chart = new Chart();
 let answer = null; /* the running Answer */
 let historyOwed = true; /* this connection's server does not know the conversation yet */
+let messageBytes = MESSAGE_BYTES;
+let staleEnds = 0; /* answers given up here whose end the server has yet to send */
 let cancelTimer = 0;
 let linkState = ['connecting', null];
+let hello = null; /* the server's last one */
 
 const connection = new Connection({onState: linkChanged, onMessage: receive});
 const strength = new Strength({
@@ -42,12 +47,18 @@ const handlers = {
         chart.setRange(message.strength_min, message.strength_max);
         strength.connected(message.strength);
         meter.setLayer(message.gauge_layer);
-        $('model').textContent = [message.model, message.vector].filter(Boolean).join(' + ');
-        $('model').hidden = !message.model;
+        messageBytes = message.max_message_bytes ?? MESSAGE_BYTES;
+        hello = message;
+        showModel();
+    },
+    prefill(message)
+    {
+        if (answer && !staleEnds && message.total > 0)
+            answer.view.setReading(message.done / message.total);
     },
     token(message)
     {
-        if (!answer || typeof message.content !== 'string')
+        if (!answer || staleEnds || typeof message.content !== 'string')
             return;
         answer.token(message.content);
         patience();
@@ -55,7 +66,7 @@ const handlers = {
     },
     gauge(message)
     {
-        if (!Number.isFinite(message.value))
+        if (staleEnds || !Number.isFinite(message.value))
             return;
         meter.set(message.value, message.calibrated);
         if (Number.isInteger(message.layer))
@@ -75,6 +86,10 @@ const handlers = {
     },
     done(message)
     {
+        if (staleEnds) {
+            staleEnds--;
+            return;
+        }
         if (!answer)
             return;
         if (typeof message.full_response === 'string') {
@@ -83,12 +98,17 @@ const handlers = {
         }
         if (Number.isFinite(message.timings?.tokens_per_second))
             answer.serverSpeed = message.timings.tokens_per_second;
+        answer.forgotten += message.dropped_messages ?? 0;
         endAnswer(message.finish_reason ?? (answer.cancelled ? 'cancelled' : 'stop'));
     },
     error(message)
     {
         notify(t('errorPrefix') + String(message.message ?? ''));
-        if (answer)
+        if (staleEnds)
+            staleEnds--;
+        /* A refused side message (a strength, say) does not end an answer that is under way. */
+        else if (answer && (!answer.begun || message.code === undefined
+                            || message.code === 'failed'))
             endAnswer('error');
     },
 };
@@ -106,18 +126,20 @@ function ask(text)
     if (answer || text.trim() === '')
         return false;
     const message = {type: 'message', content: text};
-    const history = conversation.history();
-    if (historyOwed && history.length)
-        message.history = history;
+    const room = messageBytes - MESSAGE_FRAME - jsonBytes(text);
+    const {turns, forgotten} = conversation.history(room);
+    if (historyOwed && turns.length)
+        message.history = turns;
     if (!connection.send(message)) {
         notify(t('notConnected'));
         return false;
     }
-    historyOwed = false;
     notify('');
     keep(conversation.add('user', text));
     log.addUser(text);
     answer = new Answer(log.addAnswer());
+    answer.forgotten = historyOwed ? forgotten : 0;
+    historyOwed = false;
     meter.set(NaN, NaN);
     chart.show(answer.series);
     showStats();
@@ -153,7 +175,14 @@ function patience()
     if (!answer?.cancelled)
         return;
     clearTimeout(cancelTimer);
-    cancelTimer = setTimeout(() => endAnswer('cancelled'), CANCEL_PATIENCE);
+    cancelTimer = setTimeout(abandon, CANCEL_PATIENCE);
+}
+
+/* Ends the answer here; what the server still sends of it is ignored. */
+function abandon()
+{
+    staleEnds++;
+    endAnswer('cancelled');
 }
 
 async function reset()
@@ -167,7 +196,7 @@ async function reset()
         return;
     if (answer) {
         cancel();
-        endAnswer('cancelled');
+        abandon();
     }
     connection.send({type: 'reset'});
     historyOwed = false;
@@ -194,27 +223,39 @@ function linkChanged(state, detail)
         historyOwed = true;
     else if (answer)
         endAnswer('lost');
+    staleEnds = 0;
     showLink();
 }
 
 function showLink()
 {
     const [state, detail] = linkState;
-    const texts = {
-        connecting: () => t('linkConnecting'),
-        ready: () => t(answer ? 'linkAnswering' : 'linkReady'),
-        loading: () => t('linkLoading', detail),
-        waiting: () => t('linkWaiting', detail),
-        retrying: () => t('linkRetrying'),
-    };
-    document.body.dataset.link = state === 'ready' && answer ? 'answering' : state;
-    $('link-text').textContent = texts[state]();
+    const shown = state === 'ready' && answer ? 'answering' : state;
+    const key = `link${shown[0].toUpperCase()}${shown.slice(1)}`;
+    document.body.dataset.link = shown;
+    setText($('link-text'), t(key));
+    setText($('link-detail'), t(`${key}Detail`, detail) ?? '');
     $('send').disabled = state !== 'ready';
     const place = state === 'loading' ? 'loading'
         : state === 'waiting' || state === 'retrying' ? 'offline' : 'welcome';
     document.querySelector('.welcome-title').textContent = t(`${place}Title`);
     document.querySelector('.welcome-text').textContent = t(`${place}Text`);
     $('starters').hidden = place !== 'welcome';
+}
+
+/* Unchanged text is not set again: screen readers would repeat it. */
+function setText(node, text)
+{
+    if (node.textContent !== text)
+        node.textContent = text;
+}
+
+function showModel()
+{
+    const vector = hello?.vector && hello.fingerprint === 'unverified'
+        ? `${hello.vector} ${t('unverified')}` : hello?.vector;
+    $('model').textContent = [hello?.model, vector].filter(Boolean).join(' + ');
+    $('model').hidden = !hello?.model;
 }
 
 /* The button that has the focus must not vanish under it. */
@@ -330,6 +371,7 @@ restore();
 onLanguage(() => {
     showStarters();
     showLink();
+    showModel();
 });
 showStats();
 /* On a touch screen the focus would raise the keyboard over half of the stage. */

@@ -7,7 +7,7 @@
  *   'loading'     the server is up but its model is not (detail: percent or null)
  *   'waiting'     lost; the next try comes in `detail` seconds
  *   'retrying'    that try
- * While the socket is down, /health tells a loading server (503) from one that is gone.
+ * While the socket is down, /health tells a loading server from one that is gone.
  */
 
 const FIRST_DELAY = 500; /* ms */
@@ -136,8 +136,8 @@ async function probe()
         if (answer.status !== 503)
             return {loading: false, percent: null};
         const body = await answer.json().catch(() => ({}));
-        const progress = typeof body.progress === 'number' ? body.progress : null;
-        return {loading: true, percent: progress === null ? null : Math.round(100 * progress)};
+        const percent = Number.isFinite(body.progress) ? Math.round(100 * body.progress) : null;
+        return {loading: /loading/i.test(body.error?.message), percent};
     } catch {
         return {loading: false, percent: null};
     }

@@ -7,6 +7,13 @@
  */
 
 const KEY = 'rinne.conversation';
+const encoder = new TextEncoder();
+
+/* Bytes that a value takes as JSON in a message. */
+export function jsonBytes(value)
+{
+    return encoder.encode(JSON.stringify(value)).length;
+}
 
 export class Conversation {
     constructor()
@@ -26,11 +33,23 @@ export class Conversation {
         return this.save();
     }
 
-    /* Turns as the server wants them; an answer that never came is none. */
-    history()
+    /* {turns, forgotten}: the newest turns that fit into `limit` bytes of JSON as the server wants
+     * them, and how many older ones do not. A question that got no answer is left out, as the
+     * server does. */
+    history(limit)
     {
-        return this.turns.filter((turn) => turn.content !== '')
-            .map(({role, content}) => ({role, content}));
+        const answered = this.turns.filter((turn, i) =>
+            turn.content !== '' && (turn.role !== 'user' || this.turns[i + 1]?.content));
+        const turns = answered.map(({role, content}) => ({role, content}));
+        let used = 0;
+        let first = turns.length;
+        while (first > 0) {
+            used += jsonBytes(turns[first - 1]) + 1;
+            if (used > limit)
+                break;
+            first--;
+        }
+        return {turns: turns.slice(first), forgotten: first};
     }
 
     /* False if the browser would not keep it. */

@@ -104,6 +104,9 @@ class AnswerView {
         this.waiting.className = 'waiting';
         this.waiting.setAttribute('role', 'img');
         this.waiting.append(...[0, 1, 2].map(() => document.createElement('i')));
+        this.reading = document.createElement('span');
+        this.reading.className = 'reading';
+        this.waiting.append(this.reading);
         this.bubble.append(this.waiting);
         this.ribbon = document.createElement('span');
         this.ribbon.className = 'ribbon';
@@ -117,6 +120,12 @@ class AnswerView {
         this.item.classList.add('running');
         this.unspoken = '';
         this.note = null;
+    }
+
+    /* How far the prompt has been read, 0..1; only a long one takes noticeable time. */
+    setReading(part)
+    {
+        this.reading.textContent = part < 1 ? t('reading', Math.floor(100 * part)) : '';
     }
 
     append(text)
@@ -164,7 +173,7 @@ class AnswerView {
         this.bubble.dataset.empty = t('endedEmpty');
         if (!this.note)
             return;
-        const {end, strength, mean, speed} = this.note;
+        const {end, strength, mean, speed, forgotten} = this.note;
         const ends = {cancelled: 'endCancelled', length: 'endLength', lost: 'endLost',
                       error: 'endError'};
         const facts = [
@@ -172,6 +181,8 @@ class AnswerView {
             Number.isFinite(mean) && t('footMeter', formatCosine(mean)),
             Number.isFinite(speed) && t('footSpeed', speed.toFixed(1)),
         ].filter(Boolean).map((text) => fact(text, 'fact'));
+        if (forgotten)
+            facts.push(fact(t('footForgotten', forgotten), 'fact fact-end'));
         if (end in ends)
             facts.unshift(fact(t(ends[end]), 'fact fact-end'));
         this.foot.replaceChildren(...facts);
