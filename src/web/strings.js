@@ -20,7 +20,7 @@ const tables = {
         linkAnswering: '話しています…',
         linkLoading: 'モデルを準備中…',
         linkLoadingDetail: (percent) => percent === null ? '' : `${percent}%`,
-        linkWaiting: '接続が切れました',
+        linkWaiting: '切断中',
         linkWaitingDetail: (seconds) => `${seconds}秒後に再接続`,
         linkRetrying: '再接続しています…',
         unverified: '（照合できず）',
