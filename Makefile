@@ -60,7 +60,7 @@ $(BUILD)/web_assets.o: $(BUILD)/web_assets.c
 
 $(BUILD)/tests/%: tests/%.c $(TEST_LIB) $(BUILD)/libgyaru.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -Itests $(ALL_LDFLAGS) -o $@ $< $(TEST_LIB) $(BUILD)/libgyaru.a -lcmocka $(LIBS)
+	$(CC) $(ALL_CFLAGS) -Itests $(ALL_LDFLAGS) -o $@ $< $(TEST_LIB) $(BUILD)/libgyaru.a -lcmocka -lcurl $(LIBS)
 
 # A stand-in for the driver's library, loaded by path.
 $(BUILD)/tests/fake_nvml.so: tests/support/fake/nvml.c

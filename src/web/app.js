@@ -185,15 +185,23 @@ function abandon()
     endAnswer('cancelled');
 }
 
-async function reset()
+function askReset()
 {
-    const dialog = $('reset-dialog');
-    dialog.returnValue = 'no';
-    dialog.showModal();
-    await new Promise((closed) => dialog.addEventListener('close', closed, {once: true}));
+    $('reset-dialog').returnValue = 'no';
+    $('reset-dialog').showModal();
+}
+
+function resetAnswered()
+{
+    const yes = $('reset-dialog').returnValue === 'yes';
+    $('reset-dialog').returnValue = 'no';
     $('input').focus();
-    if (dialog.returnValue !== 'yes')
-        return;
+    if (yes)
+        reset();
+}
+
+function reset()
+{
     if (answer) {
         cancel();
         abandon();
@@ -323,7 +331,8 @@ function listen()
             cancel();
     });
     $('cancel').addEventListener('click', cancel);
-    $('reset').addEventListener('click', reset);
+    $('reset').addEventListener('click', askReset);
+    $('reset-dialog').addEventListener('close', resetAnswered);
     $('notice-close').addEventListener('click', () => {
         notify('');
         $('input').focus();
