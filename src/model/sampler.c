@@ -1,6 +1,8 @@
 /* sampler.c - see sampler.h. */
 #include "model/sampler.h"
 
+#include "base/random.h"
+
 #include <math.h>
 #include <stdlib.h>
 
@@ -52,14 +54,10 @@ static void penalise(float *logits, int n, const uint8_t *seen, float penalty)
             logits[i] = logits[i] > 0 ? logits[i] / penalty : logits[i] * penalty;
 }
 
-/* splitmix64 (Steele, Lea, Flood 2014): every seed gives a full-period stream. */
+/* 0 .. 1, the latter excluded. */
 static double next_random(uint64_t *state)
 {
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    z ^= z >> 31;
-    return (double)(z >> 11) * 0x1p-53;
+    return (double)(random_next(state) >> 11) * 0x1p-53;
 }
 
 static int by_logit(const void *a, const void *b)
