@@ -8,7 +8,7 @@ PREFIX  ?= /usr/local
 SAN     ?=
 BUILD   := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
 
-PKGS    := libwebsockets jansson yaml-0.1 libpcre2-8 libutf8proc libzip libedit
+PKGS    := libwebsockets jansson yaml-0.1 libpcre2-8 libutf8proc libzip libedit lapacke openblas
 PKG_CONFIG ?= pkg-config
 # The compiler may be newer or older than ours: warnings are errors in CI only (WERROR=1).
 CFLAGS  ?= -O2 -g
