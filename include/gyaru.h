@@ -194,6 +194,44 @@ int gyaru_model_attach(struct gyaru_model *model, const struct gyaru_vector *vec
 void gyaru_model_detach(struct gyaru_model *model, int index);
 int gyaru_model_gauge_layer(const struct gyaru_model *model, int index); /* -1: not attached */
 
+/* ---- making vectors ----------------------------------------------------------------------- */
+
+struct gyaru_extract_options {
+    const char *dataset; /* pairs: JSON array, JSONL or CSV; see steer/dataset.h */
+    const char *topic_key, *positive_key, *negative_key; /* "topic", "gyaru", "standard" */
+    const char *prompt;   /* what the user says; "{topic}" stands for the pair's topic */
+    const char *method;   /* "mean", "pca", "pca_last", "probe" */
+    const char *position; /* "content", "last"; NULL: last for pca_last, else content */
+    const char *scale;    /* "raw", "unit", "residual"; NULL: unit for pca_last; else raw without
+                             a split and residual with one; see steer/extract.h */
+    int layer_first, layer_last; /* -1: `auto` with a split, the document's range without */
+    int split[3];  /* percent for training, validation, test; all 0: no split, no validation */
+    uint64_t seed; /* of the split and the controls */
+    gyaru_progress *progress;
+    void *progress_user;
+};
+
+void gyaru_extract_options_init(struct gyaru_extract_options *options);
+
+/* Reads the pairs with the model, which needs a free session or, faster, several, and writes the
+ * vector to `path` (.safetensors, .pt, .gguf). An interrupted run goes on from PATH.journal when it
+ * is called again in the same way. If validation leaves no layer, nothing is written and the call
+ * fails. *report (caller frees): JSON document on every layer; NULL only if the run failed before
+ * there was anything to report. */
+int gyaru_extract(struct gyaru_model *model, const struct gyaru_extract_options *options,
+                  const char *path, char **report, struct gyaru_error *err);
+
+/* A report of gyaru_extract() as a page that needs nothing else (caller frees); language "ja" or
+ * "en". */
+int gyaru_extract_html(const char *report, const char *language, char **html,
+                       struct gyaru_error *err);
+
+/* Rewrites a vector in the format that the name of `out` asks for, layers shifted as the formats
+ * need. Only layers first..last, as `in` counts them; -1: all. *warning (caller frees, may come
+ * back NULL) says what `in` left open and `out` cannot hold. */
+int gyaru_convert(const char *in, const char *out, int layer_first, int layer_last, char **warning,
+                  struct gyaru_error *err);
+
 /* ---- answers ----------------------------------------------------------------------------- */
 
 struct gyaru_session;
