@@ -94,8 +94,8 @@ static int set_seed(const struct option_spec *spec, const char *value, void *fie
     return 0;
 }
 
-static int set_layers(const struct option_spec *spec, const char *value, void *field,
-                      struct gyaru_error *err)
+int options_parse_layers(const char *name, const char *value, struct layer_range *out,
+                         struct gyaru_error *err)
 {
     char rest;
     int first, last;
@@ -107,8 +107,8 @@ static int set_layers(const struct option_spec *spec, const char *value, void *f
     if (first < 0 || last < first || last > 100000)
         return error_set(err, GYARU_USAGE,
                          "--%s: '%s' is no range of layers such as 14-38 (0-based, ascending)",
-                         spec->name, value);
-    *(struct layer_range *)field = (struct layer_range){first, last};
+                         name, value);
+    *out = (struct layer_range){first, last};
     return 0;
 }
 
@@ -128,7 +128,7 @@ static int set_field(const struct option_spec *spec, const char *value, void *fi
     case OPTION_SEED:
         return set_seed(spec, value, field, err);
     case OPTION_LAYERS:
-        return set_layers(spec, value, field, err);
+        return options_parse_layers(spec->name, value, field, err);
     }
     return 0;
 }

@@ -66,6 +66,10 @@ enum option_result { OPTIONS_OK = 0, OPTIONS_HELPED = 1, OPTIONS_BAD = -1 };
 enum option_result options_parse(const struct option_help *help, int *argc, char **argv,
                                  struct gyaru_error *err);
 
+/* "A-B" or "A", the value of option --NAME, for options that also take words. */
+int options_parse_layers(const char *name, const char *value, struct layer_range *out,
+                         struct gyaru_error *err);
+
 /* Prints "gyaru COMMAND: TEXT" on stderr and returns the exit code that belongs to it. */
 int options_fail(const char *command, const struct gyaru_error *err);
 

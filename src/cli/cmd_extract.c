@@ -1,0 +1,251 @@
+/*
+ * cmd_extract.c - `gyaru extract`: contrastive pairs -> a control vector and a report on it.
+ */
+#include "cli/cli.h"
+#include "cli/extract_table.h"
+#include "cli/interrupt.h"
+#include "cli/options.h"
+#include "cli/progress.h"
+
+#include "base/file.h"
+#include "base/json.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define SESSIONS 8   /* pairs read together */
+#define CONTEXT  512 /* tokens of the longest text with its question, unless --context says more */
+
+struct extract_options {
+    const char *dataset, *output;
+    const char *method, *position, *scale, *layers, *split;
+    const char *topic_key, *positive_key, *negative_key, *prompt;
+    const char *report, *language;
+    uint64_t seed;
+    bool json;
+};
+
+#define AT(field) offsetof(struct extract_options, field)
+
+static const struct option_spec extract_specs[] = {
+    {'d', "dataset", OPTION_TEXT, AT(dataset), 0, 0, "PAIRS",
+     "the pairs: a JSON array of {\"topic\",\"standard\",\"gyaru\"}, JSONL or CSV with these "
+     "names"},
+    {'o', "output", OPTION_TEXT, AT(output), 0, 0, "FILE",
+     "the vector: .safetensors, .pt or .gguf"},
+    {0, "method", OPTION_TEXT, AT(method), 0, 0, "NAME",
+     "mean: difference of the class means; pca: first component, not centred; pca_last: centred, "
+     "at the last token, stored for the layers' inputs, as the original did; probe: logistic "
+     "regression (mean)"},
+    {0, "position", OPTION_TEXT, AT(position), 0, 0, "NAME",
+     "content: mean over the answer's tokens; last: the very last token (content; pca_last: last)"},
+    {0, "layers", OPTION_TEXT, AT(layers), 0, 0, "A-B|auto",
+     "auto: those that pass validation (auto; without a split 30 to 80% of the depth)"},
+    {0, "split", OPTION_TEXT, AT(split), 0, 0, "T/V/S|none",
+     "percent of the pairs for training, validation and `tune`; none: all pairs, no validation "
+     "(60/20/20)"},
+    {0, "scale", OPTION_TEXT, AT(scale), 0, 0, "NAME",
+     "length of the stored directions. raw: of the mean difference; unit: 1; residual: strength 1 "
+     "moves the stream by 5% of its median length over all layers together (residual; without a "
+     "split raw; pca_last: unit)"},
+    {0, "seed", OPTION_SEED, AT(seed), 0, 0, "N", "of the split and the controls (1)"},
+    {0, "topic-key", OPTION_TEXT, AT(topic_key), 0, 0, "KEY", "(topic)"},
+    {0, "positive-key", OPTION_TEXT, AT(positive_key), 0, 0, "KEY",
+     "the text in the style (gyaru)"},
+    {0, "negative-key", OPTION_TEXT, AT(negative_key), 0, 0, "KEY", "the plain text (standard)"},
+    {0, "prompt", OPTION_TEXT, AT(prompt), 0, 0, "TEXT",
+     "what the user says before each text; {topic} stands for the topic (トピック: {topic} and a "
+     "line asking to talk about it)"},
+    {0, "report", OPTION_TEXT, AT(report), 0, 0, "DIR",
+     "write extract.html and extract.json there (nothing)"},
+    {0, "lang", OPTION_TEXT, AT(language), 0, 0, "ja|en", "language of table and page (by LANG)"},
+    {0, "json", OPTION_FLAG, AT(json), 0, 0, NULL, "print the report as JSON"},
+    OPTION_END};
+
+/* ---- options ----------------------------------------------------------------------------------
+ */
+
+static int parse_split(const char *text, int split[3], struct gyaru_error *err)
+{
+    char rest;
+    if (!strcmp(text, "none")) {
+        split[0] = split[1] = split[2] = 0;
+        return 0;
+    }
+    if (sscanf(text, "%d/%d/%d%c", &split[0], &split[1], &split[2], &rest) != 3 || split[0] < 1 ||
+        split[1] < 1 || split[2] < 0 || split[0] > 100 || split[1] > 100 || split[2] > 100 ||
+        split[0] + split[1] + split[2] != 100)
+        return error_set(err, GYARU_USAGE,
+                         "--split %.40s: expected none, or three percentages that sum to 100 such "
+                         "as 60/20/20",
+                         text);
+    return 0;
+}
+
+static int parse_layers(const struct extract_options *o, struct gyaru_extract_options *out,
+                        struct gyaru_error *err)
+{
+    struct layer_range range;
+    if (!o->layers)
+        return 0;
+    if (!strcmp(o->layers, "auto")) {
+        if (out->split[0])
+            return 0;
+        return error_set(err, GYARU_USAGE,
+                         "--layers auto needs validation: leave --split none out, or name layers");
+    }
+    if (options_parse_layers("layers", o->layers, &range, err))
+        return -1;
+    out->layer_first = range.first;
+    out->layer_last = range.last;
+    return 0;
+}
+
+static int make_options(const struct extract_options *o, struct gyaru_extract_options *out,
+                        struct gyaru_error *err)
+{
+    gyaru_extract_options_init(out);
+    if (!o->dataset || !o->output)
+        return error_set(err, GYARU_USAGE,
+                         "give the pairs and the file to write: -d PAIRS -o FILE");
+    out->dataset = o->dataset;
+    const struct {
+        const char *given, **field;
+    } texts[] = {{o->method, &out->method},
+                 {o->position, &out->position},
+                 {o->scale, &out->scale},
+                 {o->topic_key, &out->topic_key},
+                 {o->positive_key, &out->positive_key},
+                 {o->negative_key, &out->negative_key},
+                 {o->prompt, &out->prompt}};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        if (texts[i].given)
+            *texts[i].field = texts[i].given;
+    if (o->seed)
+        out->seed = o->seed;
+    if (o->split && parse_split(o->split, out->split, err))
+        return -1;
+    if (o->language && strcmp(o->language, "ja") && strcmp(o->language, "en"))
+        return error_set(err, GYARU_USAGE, "--lang %.20s: expected ja or en", o->language);
+    return parse_layers(o, out, err);
+}
+
+static bool wants_japanese(const struct extract_options *o)
+{
+    if (o->language)
+        return !strcmp(o->language, "ja");
+    const char *const names[] = {"LC_ALL", "LC_MESSAGES", "LANG"};
+    for (size_t i = 0; i < 3; i++) {
+        const char *value = getenv(names[i]);
+        if (value && *value)
+            return !strncmp(value, "ja", 2);
+    }
+    return false;
+}
+
+/* ---- results ----------------------------------------------------------------------------------
+ */
+
+static int write_report(const struct extract_options *o, const char *json, struct gyaru_error *err)
+{
+    char *html = NULL,
+         *pages[2] = {file_join(o->report, "extract.html"), file_join(o->report, "extract.json")};
+    int rc = pages[0] && pages[1] ? file_make_dirs(o->report, err)
+                                  : error_memory(err, strlen(o->report), "a path");
+    if (!rc)
+        rc = gyaru_extract_html(json, wants_japanese(o) ? "ja" : "en", &html, err);
+    if (!rc)
+        rc = file_write_atomic(pages[0], html, strlen(html), err);
+    if (!rc)
+        rc = file_write_atomic(pages[1], json, strlen(json), err);
+    if (!rc)
+        fprintf(stderr, "gyaru extract: report: %s\n", pages[0]);
+    free(html);
+    free(pages[0]);
+    free(pages[1]);
+    return rc;
+}
+
+static int show(const struct extract_options *o, const char *text, struct gyaru_error *err)
+{
+    json_t *report = json_parse(text, strlen(text), "the report", err);
+    if (!report)
+        return -1;
+    size_t i;
+    const json_t *warning;
+    json_array_foreach(json_object_get(report, "warnings"), i, warning)
+        fprintf(stderr, "gyaru extract: warning: %s\n",
+                json_string_value(json_object_get(warning, "text")));
+    int rc = o->report ? write_report(o, text, err) : 0;
+    const char *vector = json_string_value(json_object_get(report, "vector"));
+    if (o->json) {
+        puts(text);
+    } else {
+        extract_table_print(stdout, report, wants_japanese(o));
+        if (vector)
+            printf("%s\n", vector);
+    }
+    json_decref(report);
+    return rc;
+}
+
+static int extract(const struct extract_options *o, struct common_options *common,
+                   struct gyaru_error *err)
+{
+    struct gyaru_extract_options options;
+    if (make_options(o, &options, err))
+        return -1;
+    common->vector = "none"; /* the pairs are read without steering */
+    if (common->context == OPTION_UNSET)
+        common->context = CONTEXT;
+    if (common_options_finish(common, err))
+        return -1;
+    struct progress progress = PROGRESS_INIT;
+    struct load_options load = {
+        .sessions = SESSIONS, .progress = progress_show, .progress_user = &progress};
+    struct loaded_model loaded = {0};
+    if (common_load(common, &load, &loaded, err))
+        return -1;
+    progress_end(&progress);
+    options.progress = progress_show;
+    options.progress_user = &progress;
+    char *report;
+    int rc = gyaru_extract(loaded.model, &options, o->output, &report, err);
+    progress_end(&progress);
+    struct gyaru_error why;
+    if (report && show(o, report, &why) && !rc) {
+        *err = why;
+        rc = -1;
+    }
+    free(report);
+    loaded_model_release(&loaded);
+    return rc;
+}
+
+static int main_extract(int argc, char **argv)
+{
+    struct gyaru_error err;
+    struct extract_options options = {0};
+    struct common_options common;
+    common_options_init(&common);
+    const struct option_group groups[] = {
+        {extract_specs, &options}, {common_model_options, &common}, {NULL, NULL}};
+    const struct option_help help = {
+        "extract", "-d PAIRS -o FILE [options]",
+        "Makes a control vector from contrastive pairs and reports on every layer. When it is\n"
+        "interrupted, the same command goes on from FILE.journal. --context is 512 here.",
+        groups};
+    interrupt_catch();
+    enum option_result parsed = options_parse(&help, &argc, argv, &err);
+    int code = GYARU_OK;
+    if (parsed == OPTIONS_OK && argc > 1)
+        parsed = (enum option_result)error_set(&err, GYARU_USAGE, "unexpected: %.80s", argv[1]);
+    if (parsed == OPTIONS_BAD || (parsed == OPTIONS_OK && extract(&options, &common, &err)))
+        code = options_fail("extract", &err);
+    common_options_release(&common);
+    return code;
+}
+
+const struct command cmd_extract = {"extract", "make a control vector from contrastive pairs",
+                                    main_extract};
