@@ -476,8 +476,7 @@ static void reliability_21_idle_sockets(void **state)
 
 static void reliability_22_slow_reader(void **state)
 {
-    static const char *const options[] = {"--send-timeout", "1", "--sessions",
-                                          "2",      NULL};
+    static const char *const options[] = {"--send-timeout", "1", "--sessions", "2", NULL};
     struct server_process server;
     server_process_start(&server, true, options);
     struct ws_client *slow = ws_connect_with(server.port, NULL, 2048);

@@ -380,13 +380,14 @@ int dataset_split(const struct dataset *d, const int shares[DATASET_PARTS], uint
     if (shares[0] < 0 || shares[1] < 0 || shares[2] < 0 || shares[0] + shares[1] + shares[2] != 100)
         return error_set(err, GYARU_USAGE, "split %d/%d/%d: the shares must sum to 100", shares[0],
                          shares[1], shares[2]);
-    size_t *order = malloc(2 * d->n * sizeof *order), *topics = order + d->n;
+    size_t *order = malloc(2 * d->n * sizeof *order);
     struct place *places = malloc(d->n * sizeof *places);
     if (!order || !places) {
         free(order);
         free(places);
         return error_memory(err, 2 * d->n * sizeof *order, "the split");
     }
+    size_t *topics = order + d->n;
     uint64_t random = seed;
     for (size_t i = 0; i < d->n; i++)
         order[i] = i;
