@@ -3,8 +3,6 @@
  * (data/page/fake_server.js): order, timing and failures that a real server does not give on
  * demand. The page itself comes from the real program.
  */
-#include "base/file.h"
-#include "base/str.h"
 #include "support/page.h"
 
 #include <setjmp.h>
@@ -16,12 +14,9 @@
 
 #include <cmocka.h>
 
-#define FAKE "tests/data/page/fake_server.js"
-
 static const char *const options[] = {"-m", "tests/data/tiny-model", "-t", "1", NULL};
 
 static struct page page;
-static char *injected; /* identifier of the script that stands in for the server */
 
 static int setup(void **state)
 {
@@ -30,40 +25,14 @@ static int setup(void **state)
 
 static int teardown(void **state)
 {
-    free(injected);
     page_stop(&page);
     return 0;
-}
-
-/* Puts the fake in place of the last one. `start` is what it begins with, a JavaScript object. */
-static void inject(const char *start)
-{
-    struct gyaru_error err;
-    struct str script = STR_INIT;
-    char *source;
-    size_t len;
-    if (injected)
-        json_decref(webdriver_devtools(&page.driver, "Page.removeScriptToEvaluateOnNewDocument",
-                                       json_pack("{s:s}", "identifier", injected), &err));
-    if (file_read(FAKE, 1 << 20, &source, &len, &err))
-        fail_msg("%s", err.text);
-    str_printf(&script, "window.fakeStart = %s; { %s }", start, source);
-    free(source);
-    source = str_take(&script);
-    json_t *value = webdriver_devtools(&page.driver, "Page.addScriptToEvaluateOnNewDocument",
-                                       json_pack("{s:s}", "source", source), &err);
-    free(source);
-    if (!value)
-        fail_msg("%s", err.text);
-    free(injected);
-    injected = strdup(json_string_value(json_object_get(value, "identifier")));
-    json_decref(value);
 }
 
 static void visit(const char *start)
 {
     page_or_skip(&page);
-    inject(start);
+    page_fake_server(&page, start);
     page_visit(&page);
     page_run(&page, "window.$ = (id) => document.getElementById(id);"
                     "window.sent = (type) => fake.sent.filter((m) => m.type === type);"

@@ -283,7 +283,7 @@ function showStats(of = answer)
     const show = (id, value, digits) => {
         $(id).textContent = Number.isFinite(value) ? value.toFixed(digits) : '–';
     };
-    show('speed', of?.speed, 1);
+    show('speed', of?.speed, of?.speed < 100 ? 1 : 0);
     show('first', of?.firstLatency, 0);
     show('count', of?.count || NaN, 0);
 }

@@ -2,6 +2,7 @@
 #include "page.h"
 
 #include "base/clock.h"
+#include "base/file.h"
 #include "base/str.h"
 
 #include <setjmp.h>
@@ -15,6 +16,7 @@
 #include <cmocka.h>
 
 #define WAIT_SECONDS 30.0
+#define FAKE         "tests/data/page/fake_server.js"
 
 int page_start(struct page *page, const char *const options[])
 {
@@ -36,6 +38,7 @@ int page_start(struct page *page, const char *const options[])
 
 void page_stop(struct page *page)
 {
+    free(page->fake);
     webdriver_stop(&page->driver);
     server_process_stop(&page->server);
 }
@@ -106,6 +109,33 @@ static void open_address(struct page *page)
     snprintf(url, sizeof url, "%s/", page->server.origin);
     if (webdriver_open(&page->driver, url, &err))
         fail_msg("%s", err.text);
+}
+
+void page_fake_server(struct page *page, const char *start)
+{
+    struct gyaru_error err;
+    struct str script = STR_INIT;
+    char *source;
+    size_t len;
+    if (page->fake)
+        json_decref(webdriver_devtools(&page->driver, "Page.removeScriptToEvaluateOnNewDocument",
+                                       json_pack("{s:s}", "identifier", page->fake), &err));
+    free(page->fake);
+    page->fake = NULL;
+    if (!start)
+        return;
+    if (file_read(FAKE, 1 << 20, &source, &len, &err))
+        fail_msg("%s", err.text);
+    str_printf(&script, "window.fakeStart = %s; { %s }", start, source);
+    free(source);
+    source = str_take(&script);
+    json_t *value = webdriver_devtools(&page->driver, "Page.addScriptToEvaluateOnNewDocument",
+                                       json_pack("{s:s}", "source", source), &err);
+    free(source);
+    if (!value)
+        fail_msg("%s", err.text);
+    page->fake = strdup(json_string_value(json_object_get(value, "identifier")));
+    json_decref(value);
 }
 
 static json_t *console(struct page *page)

@@ -11,6 +11,7 @@
 struct page {
     struct webdriver driver;
     struct server_process server;
+    char *fake; /* identifier of the script that stands in for the server; NULL: none */
 };
 
 /* Starts server and browser and returns 0; without a browser it prints "SKIP: ..." and returns 1
@@ -26,6 +27,10 @@ void page_visit(struct page *page);
 
 /* Loads the address anew and keeps what is stored. */
 void page_reload(struct page *page);
+
+/* From the next visit on, the page talks to tests/data/page/fake_server.js instead of the server;
+ * `start` (a JavaScript object) is what that begins with. NULL: the real server again. */
+void page_fake_server(struct page *page, const char *start);
 
 /* Runs a function's body. */
 void page_run(struct page *page, const char *script);

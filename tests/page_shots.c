@@ -1,0 +1,174 @@
+/*
+ * page_shots.c - pictures of the page, for the README and for looking at; tools/screenshots.sh
+ * builds and runs it. Not a test: it judges nothing.
+ *
+ *   page_shots DIR [OPTION...]    options of `gyaru serve`, such as -m MODEL
+ *
+ * SIZE-idle and SIZE-talk show the real model. The other states, which need a moment that a real
+ * server does not hold still for, come from the played server.
+ */
+#include "base/file.h"
+#include "support/page.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+static struct page page;
+static const char *directory;
+
+static const struct size {
+    const char *name;
+    int width, height; /* CSS pixels */
+    double scale;
+    bool touch;
+} sizes[] = {{"wide", 1920, 1080, 1, false},
+             {"notebook", 1280, 720, 1, false},
+             {"phone", 360, 800, 2, true}};
+
+/* One answer up to a token in its middle: the text goes on from `text` while the meter runs
+ * towards `to`. */
+static const char play[] =
+    "window.play = (question, text, from, to, strengths) => {"
+    "  const input = document.getElementById('input');"
+    "  input.value = question;"
+    "  input.dispatchEvent(new KeyboardEvent('keydown', {key: 'Enter', cancelable: true}));"
+    "  [...text].forEach((c, i, all) => {"
+    "    const part = i / all.length;"
+    "    const value = from + (to - from) * Math.min(1, 1.6 * part)"
+    "      + 0.05 * Math.sin(1.7 * i) * Math.cos(0.6 * i);"
+    "    const strength = strengths[Math.floor(part * strengths.length)];"
+    "    if (i && strength !== Number(document.getElementById('strength').value))"
+    "      fake.say({type: 'strength_updated', value: strength});"
+    "    fake.token(c, value, strength);"
+    "  });"
+    "};"
+    "window.end = () => fake.say({type: 'done', finish_reason: 'stop',"
+    "  full_response: document.querySelector('.running .bubble').textContent});";
+
+static const char calm[] =
+    "play('おはよう。今日の予定は？', 'おはようございます。本日は午後に会議が一件ございます。"
+    "それまでに資料をお手元へご用意いたしますので、どうぞごゆっくりお過ごしくださいませ。',"
+    " 0.05, 0.21, [0]);";
+static const char pink[] =
+    "play('週末はどうしよう？', '週末？それならあーしと買い物行こーよ！新しいカフェもできたし、"
+    "まじで楽しみなんだけど〜！ついでにプリも撮っちゃお？', 0.18, 0.43, [0, 12, 12, 12]);";
+static const char red[] =
+    "play('テンション高いね', "
+    "'え、やばくない！？あーし今まじテンアゲなんだけど！！もう最高すぎて無理、"
+    "ちょーウケる！！あーしあーしあーし最高最高最高〜〜〜！！', 0.3, 0.62, [12, 20, 25, 25]);";
+
+static void shoot(const struct size *size, const char *state)
+{
+    struct gyaru_error err;
+    char path[600];
+    snprintf(path, sizeof path, "%s/%s-%s.png", directory, size->name, state);
+    /* Fonts, transitions and the newest frame. */
+    page_run(&page, "document.activeElement.blur(); window.ready = false;"
+                    "setTimeout(() => { window.ready = true; }, 900)");
+    page_wait(&page, "window.ready");
+    if (webdriver_screenshot(&page.driver, path, &err))
+        fail_msg("%s", err.text);
+    puts(path);
+}
+
+static void visit(const char *fake)
+{
+    page_fake_server(&page, fake);
+    page_visit(&page);
+    if (!fake || !strstr(fake, "up: false"))
+        page_wait(&page, "document.body.dataset.link === 'ready'");
+    page_run(&page, play);
+}
+
+static void ask_real(const char *question, int n)
+{
+    char done[100];
+    snprintf(done, sizeof done,
+             "document.querySelectorAll('.turn-rinne:not(.running)').length === %d", n);
+    page_run(&page, "document.getElementById('input').focus()");
+    page_keys(&page, question);
+    page_keys(&page, KEY_ENTER);
+    page_wait(&page, done);
+}
+
+static void set_strength(const char *value)
+{
+    char script[160];
+    snprintf(script, sizeof script,
+             "const slider = document.getElementById('strength'); slider.value = %s;"
+             "slider.dispatchEvent(new Event('input'))",
+             value);
+    page_run(&page, script);
+}
+
+static void shoot_real(const struct size *size)
+{
+    visit(NULL);
+    set_strength("12");
+    shoot(size, "idle");
+    set_strength("0");
+    ask_real("こんにちは！", 1);
+    set_strength("12");
+    ask_real("週末は何するの？", 2);
+    shoot(size, "talk");
+}
+
+static void shoot_played(const struct size *size)
+{
+    static const char model[] =
+        "{hello: {type: 'hello', model: 'rinne-base', vector: 'gyaru', fingerprint: 'match',"
+        " strength: 0, strength_min: -10, strength_max: 30, gauge_layer: 8}}";
+    visit(model);
+    page_run(&page, calm);
+    shoot(size, "calm");
+    page_run(&page, "end()");
+    page_run(&page, pink);
+    shoot(size, "pink");
+    page_run(&page, "end()");
+    page_run(&page, red);
+    shoot(size, "red");
+    page_run(&page, "fake.say({type: 'error', code: 'failed', message: 'the context of 4096"
+                    " positions is full: reset the conversation'})");
+    shoot(size, "error");
+    page_run(&page, "fake.up = false; fake.drop()");
+    shoot(size, "lost");
+    visit("{up: false, health: [503, {error: {message: 'Loading model'}, progress: 0.42}]}");
+    page_wait(&page, "document.body.dataset.link === 'loading'");
+    shoot(size, "loading");
+}
+
+static void test_shots(void **state)
+{
+    struct gyaru_error err;
+    page_or_skip(&page);
+    if (file_make_dirs(directory, &err))
+        fail_msg("%s", err.text);
+    for (size_t i = 0; i < sizeof sizes / sizeof sizes[0]; i++) {
+        const struct size *size = &sizes[i];
+        if (webdriver_size(&page.driver, size->width, size->height, size->scale, size->touch, &err))
+            fail_msg("%s", err.text);
+        shoot_real(size);
+        shoot_played(size);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_shots)};
+    if (argc < 2) {
+        fprintf(stderr, "page_shots: usage: page_shots DIR [OPTION...]\n");
+        return 2;
+    }
+    directory = argv[1];
+    if (page_start(&page, (const char *const *)argv + 2) < 0)
+        return 1;
+    int rc = cmocka_run_group_tests(tests, NULL, NULL);
+    page_stop(&page);
+    return rc;
+}
