@@ -180,13 +180,29 @@ static void send_end(struct ws *ws)
     keep_answer(ws);
 }
 
+/* Models can say U+0000, which would end the answer for every reader of C strings, the next
+ * prompt included: it becomes U+FFFD. */
+static void append_without_nul(struct str *s, const char *text, size_t len)
+{
+    for (size_t i = 0; i < len; i++) {
+        if (text[i])
+            str_putc(s, text[i]);
+        else
+            str_puts(s, "\xef\xbf\xbd");
+    }
+}
+
 static void send_token(struct ws *ws, const struct job_event *event)
 {
-    if (event->text_len) {
-        str_append(&ws->answer, event->text, event->text_len);
-        send_json(
-            ws, json_pack("{s:s,s:s%}", "type", "token", "content", event->text, event->text_len));
+    size_t start = ws->answer.len;
+    append_without_nul(&ws->answer, event->text, event->text_len);
+    if (str_failed(&ws->answer)) {
+        kill_connection(ws, "out of memory");
+        return;
     }
+    if (event->text_len)
+        send_json(ws, json_pack("{s:s,s:s%}", "type", "token", "content", ws->answer.data + start,
+                                ws->answer.len - start));
     if (event->kind != JOB_TOKEN || !isfinite(event->cosine))
         return;
     const struct engine_info *info = engine_info(ws->server->engine);
@@ -290,16 +306,16 @@ static bool history_valid(const json_t *history)
     return true;
 }
 
-static int take_history(struct conversation *chat, const json_t *history)
+static int take_history(struct conversation *conversation, const json_t *history)
 {
     size_t i;
     json_t *turn;
-    conversation_clear(chat);
+    conversation_clear(conversation);
     json_array_foreach(history, i, turn)
     {
         const json_t *content = json_object_get(turn, "content");
         bool assistant = !strcmp(json_string_value(json_object_get(turn, "role")), "assistant");
-        if (conversation_add(chat, assistant, json_string_value(content),
+        if (conversation_add(conversation, assistant, json_string_value(content),
                              json_string_length(content)))
             return -1;
     }
