@@ -2,7 +2,7 @@
  * test_server_attack.c - what the server must survive: bad messages, frames and requests, foreign
  * pages, slow and idle clients. After every test /health still answers 200.
  */
-#include "support/server_process.h"
+#include "support/test_server.h"
 #include "support/ws_client.h"
 
 #include <setjmp.h>
@@ -17,7 +17,7 @@
 
 #include <cmocka.h>
 
-static struct server_process shared;
+static struct test_server shared;
 
 static double now(void)
 {
@@ -29,13 +29,13 @@ static double now(void)
 static int start_shared(void **state)
 {
     static const char *const options[] = {"--idle-timeout", "2", "--sessions", "2", NULL};
-    server_process_start(&shared, true, options);
+    test_server_start(&shared, true, options);
     return 0;
 }
 
 static int stop_shared(void **state)
 {
-    server_process_stop(&shared);
+    test_server_stop(&shared);
     return 0;
 }
 
@@ -477,8 +477,8 @@ static void reliability_21_idle_sockets(void **state)
 static void reliability_22_slow_reader(void **state)
 {
     static const char *const options[] = {"--send-timeout", "1", "--sessions", "2", NULL};
-    struct server_process server;
-    server_process_start(&server, true, options);
+    struct test_server server;
+    test_server_start(&server, true, options);
     struct ws_client *slow = ws_connect_with(server.port, NULL, 2048);
     assert_int_equal(slow->status, 101);
     /* It asks for hello after hello without reading, until the kernel's buffers are full. */
@@ -492,7 +492,7 @@ static void reliability_22_slow_reader(void **state)
     ws_say(other, "{\"type\":\"message\",\"content\":\"a\"}");
     json_decref(ws_wait(other, "token"));
     ws_disconnect(other);
-    server_process_stop(&server);
+    test_server_stop(&server);
 }
 
 static void reliability_22_bounded_ring(void **state)
@@ -501,8 +501,8 @@ static void reliability_22_bounded_ring(void **state)
      * over: the answer is cancelled, the connection dropped, the slot free. */
     static const char *const options[] = {"--ring", "16", "--sessions", "1", NULL};
     static const char question[] = "{\"type\":\"message\",\"content\":\"a\",\"history\":[]}";
-    struct server_process server;
-    server_process_start(&server, true, options);
+    struct test_server server;
+    test_server_start(&server, true, options);
     struct ws_client *ws = ws_connect_with(server.port, NULL, 2048);
     bool dropped = false;
     for (int i = 0; i < 400 && !dropped; i++) {
@@ -521,14 +521,14 @@ static void reliability_22_bounded_ring(void **state)
     }
     assert_non_null(strstr(answer, "\"slots_busy\":0"));
     free(answer);
-    server_process_stop(&server);
+    test_server_stop(&server);
 }
 
 static void connections_are_limited(void **state)
 {
     static const char *const options[] = {"--connections", "20", NULL};
-    struct server_process server;
-    server_process_start(&server, true, options);
+    struct test_server server;
+    test_server_start(&server, true, options);
     /* Twice, because a count that forgets to go down shows only later. */
     for (int round = 0; round < 2; round++) {
         struct ws_client *ws[20];
@@ -537,11 +537,11 @@ static void connections_are_limited(void **state)
         assert_int_equal(http_get(server.port, "/health", NULL), 503);
         for (int i = 0; i < 20; i++)
             ws_disconnect(ws[i]);
-        server_process_wait_ready(&server, 10);
+        test_server_wait_ready(&server, 10);
         for (int i = 0; i < 30; i++)
             assert_int_equal(http_get(server.port, "/nothing", NULL), 404);
     }
-    server_process_stop(&server);
+    test_server_stop(&server);
 }
 
 #define TEST(name) cmocka_unit_test_teardown(name, still_healthy)

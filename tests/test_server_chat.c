@@ -4,7 +4,7 @@
  * The tiny model answers some thousand tokens a second until its context of 512 is full, so what
  * has to happen "in mid-answer" is tried until it did.
  */
-#include "support/server_process.h"
+#include "support/test_server.h"
 #include "support/ws_client.h"
 
 #include <math.h>
@@ -20,18 +20,18 @@
 
 #define TRIES 50 /* of what must happen while an answer runs */
 
-static struct server_process shared;
+static struct test_server shared;
 
 static int start_shared(void **state)
 {
     static const char *const options[] = {"--sessions", "2", "--waiting", "4", NULL};
-    server_process_start(&shared, true, options);
+    test_server_start(&shared, true, options);
     return 0;
 }
 
 static int stop_shared(void **state)
 {
-    server_process_stop(&shared);
+    test_server_stop(&shared);
     return 0;
 }
 

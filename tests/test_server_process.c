@@ -1,8 +1,9 @@
 /*
- * test_server_process.c - starting, refusing to start, keys, signals and the scripts around them.
+ * test_test_server.c - starting, refusing to start, keys, signals and the scripts around them.
  */
+#include "support/program.h"
 #include "support/scratch.h"
-#include "support/server_process.h"
+#include "support/test_server.h"
 #include "support/ws_client.h"
 
 #include <setjmp.h>
@@ -26,13 +27,17 @@ static void pause_ms(long ms)
     nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
 }
 
-/* The program refuses with this code, and its last line has every part. */
+/* `gyaru serve` with these options ends by itself, with this code, saying this in one line. */
 static void expect_refusal(const char *const *options, int code, const char *part)
 {
-    char said[4096];
-    assert_int_equal(server_process_run(options, said, sizeof said), code);
-    if (!strstr(said, part))
-        fail_msg("'%s' does not say '%s'", said, part);
+    const char *arguments[16] = {"serve"};
+    size_t n = 1;
+    for (; *options && n < 15; options++)
+        arguments[n++] = *options;
+    struct program_result result;
+    program_run(&result, NULL, arguments);
+    program_check_error(&result, code, part);
+    program_release(&result);
 }
 
 static void health_while_loading(void **state)
@@ -41,8 +46,8 @@ static void health_while_loading(void **state)
      * anything else. */
     int n_loading = 0;
     for (int i = 0; i < 10 && !n_loading; i++) {
-        struct server_process server;
-        server_process_start(&server, false, NULL);
+        struct test_server server;
+        test_server_start(&server, false, NULL);
         char *answer;
         int status;
         while ((status = http_get(server.port, "/health", &answer)) == 503) {
@@ -55,7 +60,7 @@ static void health_while_loading(void **state)
         assert_int_equal(status, 200);
         assert_non_null(strstr(answer, "\"status\":\"ok\""));
         free(answer);
-        server_process_stop(&server);
+        test_server_stop(&server);
     }
     if (!n_loading) {
         print_message("SKIP: the model loads too fast here to meet the server loading\n");
@@ -65,15 +70,15 @@ static void health_while_loading(void **state)
 
 static void port_in_use(void **state)
 {
-    struct server_process server;
+    struct test_server server;
     char port[16];
-    server_process_start(&server, true, NULL);
+    test_server_start(&server, true, NULL);
     snprintf(port, sizeof port, "%d", server.port);
     const char *const options[] = {"-m", test_model_dir(), "--port", port, NULL};
     expect_refusal(options, 1, port);
     expect_refusal(options, 1, "in use");
     expect_refusal(options, 1, "--port");
-    server_process_stop(&server);
+    test_server_stop(&server);
 }
 
 static void bad_options(void **state)
@@ -95,9 +100,13 @@ static void config_file(void **state)
     static const char bad[] = "generation:\n  temperature: hot\n";
     static const char broken[] = "server:\n  port: [1\n";
     const char *path = scratch_write("unknown.yaml", unknown, sizeof unknown - 1);
-    const char *const options[] = {"-c", path, "-m", "/nonexistent", NULL};
-    expect_refusal(options, 1, "unknown.yaml:3: unknown key 'server.colour'");
-    expect_refusal(options, 1, "unknown.yaml:4: unknown key 'modle'");
+    struct program_result result;
+    program_run(&result, NULL,
+                (const char *const[]){"serve", "-c", path, "-m", "/nonexistent", NULL});
+    assert_int_equal(result.code, 1);
+    assert_non_null(strstr(result.err, "unknown.yaml:3: unknown key 'server.colour'"));
+    assert_non_null(strstr(result.err, "unknown.yaml:4: unknown key 'modle'"));
+    program_release(&result);
     path = scratch_write("bad.yaml", bad, sizeof bad - 1);
     expect_refusal((const char *const[]){"-c", path, NULL}, 2,
                    "bad.yaml:2: generation.temperature: 'hot'");
@@ -114,16 +123,16 @@ static void config_names_model_and_port(void **state)
                        "  strength: -3.5\ngeneration:\n  system_prompt: \"Be 礼儀正しい.\"\n",
                        test_model_dir(), test_model_dir());
     const char *config = scratch_write("whole.yaml", text, (size_t)len);
-    struct server_process server;
+    struct test_server server;
     /* The command line of server_process names model and strength itself: override is order. */
-    server_process_start(&server, true, (const char *const[]){"-c", config, NULL});
+    test_server_start(&server, true, (const char *const[]){"-c", config, NULL});
     json_t *hello;
     struct ws_client *ws = ws_connect(server.port, &hello);
     assert_true(ws_number(hello, "strength") == 5);
     assert_string_equal(ws_text(hello, "system"), "Be 礼儀正しい.");
     json_decref(hello);
     ws_disconnect(ws);
-    server_process_stop(&server);
+    test_server_stop(&server);
 }
 
 static void reliability_26_bind_needs_key(void **state)
@@ -143,10 +152,9 @@ static void reliability_27_key(void **state)
 {
     char key_file[300];
     snprintf(key_file, sizeof key_file, "%s", scratch_write("good.key", KEY "\n", strlen(KEY) + 1));
-    struct server_process server;
-    server_process_start(
-        &server, true,
-        (const char *const[]){"--host", "0.0.0.0", "--api-key-file", key_file, NULL});
+    struct test_server server;
+    test_server_start(&server, true,
+                      (const char *const[]){"--host", "0.0.0.0", "--api-key-file", key_file, NULL});
     static const char *const wrong[] = {NULL,
                                         "Authorization: Bearer wrong-key-0123\r\n",
                                         "Authorization: Bearer " KEY "x\r\n",
@@ -179,13 +187,13 @@ static void reliability_27_key(void **state)
     assert_non_null(strstr(answer, "set-cookie: gyaru_key=" KEY "; HttpOnly; SameSite=Strict"));
     free(answer);
     assert_int_equal(http_get(server.port, "/?key=wrong-key", NULL), 401);
-    server_process_stop(&server);
+    test_server_stop(&server);
 }
 
 /* A server with running answers on some connections. */
-static void start_busy(struct server_process *server, struct ws_client *ws[4])
+static void start_busy(struct test_server *server, struct ws_client *ws[4])
 {
-    server_process_start(server, true, (const char *const[]){"--sessions", "2", NULL});
+    test_server_start(server, true, (const char *const[]){"--sessions", "2", NULL});
     for (int i = 0; i < 4; i++) {
         ws[i] = ws_connect(server->port, NULL);
         ws_say(ws[i], "{\"type\":\"message\",\"content\":\"a\"}");
@@ -194,7 +202,7 @@ static void start_busy(struct server_process *server, struct ws_client *ws[4])
 
 static void reliability_29_sigterm_under_load(void **state)
 {
-    struct server_process server;
+    struct test_server server;
     struct ws_client *ws[4];
     start_busy(&server, ws);
     json_decref(ws_wait(ws[0], "token"));
@@ -203,19 +211,19 @@ static void reliability_29_sigterm_under_load(void **state)
     json_decref(ws_wait(ws[0], "done"));
     for (int i = 0; i < 4; i++)
         assert_int_equal(ws_close_code(ws[i]), 1001);
-    assert_int_equal(server_process_wait(&server, 10), 0);
+    assert_int_equal(test_server_wait(&server, 10), 0);
     for (int i = 0; i < 4; i++)
         ws_disconnect(ws[i]);
 }
 
 static void reliability_29_no_drain(void **state)
 {
-    struct server_process server;
-    server_process_start(&server, true, (const char *const[]){"--drain", "0", NULL});
+    struct test_server server;
+    test_server_start(&server, true, (const char *const[]){"--drain", "0", NULL});
     struct ws_client *ws = ws_connect(server.port, NULL);
     ws_say(ws, "{\"type\":\"message\",\"content\":\"a\"}");
     kill(server.pid, SIGINT);
-    assert_int_equal(server_process_wait(&server, 10), 0);
+    assert_int_equal(test_server_wait(&server, 10), 0);
     ws_disconnect(ws);
 }
 
@@ -225,9 +233,9 @@ static void reliability_29_second_signal(void **state)
 {
     /* One session and many who wait for it keep the drain going for seconds. */
     static struct ws_client *ws[ASKERS];
-    struct server_process server;
-    server_process_start(&server, true,
-                         (const char *const[]){"--drain", "600", "--sessions", "1", NULL});
+    struct test_server server;
+    test_server_start(&server, true,
+                      (const char *const[]){"--drain", "600", "--sessions", "1", NULL});
     for (int i = 0; i < ASKERS; i++) {
         ws[i] = ws_connect(server.port, NULL);
         ws_say(ws[i], "{\"type\":\"message\",\"content\":\"a\"}");
@@ -236,7 +244,7 @@ static void reliability_29_second_signal(void **state)
     kill(server.pid, SIGTERM);
     pause_ms(50);
     kill(server.pid, SIGTERM);
-    assert_int_equal(server_process_wait(&server, 5), 1);
+    assert_int_equal(test_server_wait(&server, 5), 1);
     for (int i = 0; i < ASKERS; i++)
         ws_disconnect(ws[i]);
 }
@@ -244,10 +252,10 @@ static void reliability_29_second_signal(void **state)
 static void stops_while_loading(void **state)
 {
     for (int i = 0; i < 5; i++) {
-        struct server_process server;
-        server_process_start(&server, false, NULL);
+        struct test_server server;
+        test_server_start(&server, false, NULL);
         kill(server.pid, SIGTERM);
-        assert_int_equal(server_process_wait(&server, 10), 0);
+        assert_int_equal(test_server_wait(&server, 10), 0);
     }
 }
 

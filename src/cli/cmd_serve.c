@@ -185,8 +185,11 @@ static int finish_options(struct serve *serve, struct gyaru_error *err)
         serve->port = config->port == CONFIG_UNSET ? 8080 : config->port;
     if (!serve->system)
         serve->system = config->system_prompt;
-    if (read_key(serve, err))
+    /* Found again by the engine thread; a name that is wrong is better said before listening. */
+    char *dir;
+    if (read_key(serve, err) || common_model_dir(&serve->common, &dir, err))
         return -1;
+    free(dir);
     if (!server_host_is_loopback(serve->host) && !serve->key)
         return error_set(err, GYARU_USAGE,
                          "%s is reachable from other machines: name a key with --api-key-file "

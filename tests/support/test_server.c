@@ -1,5 +1,5 @@
-/* server_process.c - see server_process.h. */
-#include "server_process.h"
+/* test_server.c - see test_server.h. */
+#include "test_server.h"
 
 #include "scratch.h"
 #include "ws_client.h"
@@ -68,7 +68,7 @@ static void dump_log(const char *path)
     free(text);
 }
 
-void server_process_start(struct server_process *server, bool ready, const char *const *options)
+void test_server_start(struct test_server *server, bool ready, const char *const *options)
 {
     static int count;
     char name[32], vector[300], port_file[300], log[300];
@@ -101,10 +101,10 @@ void server_process_start(struct server_process *server, bool ready, const char 
     server->port = atoi((char *)text);
     free(text);
     if (ready)
-        server_process_wait_ready(server, 20);
+        test_server_wait_ready(server, 20);
 }
 
-void server_process_wait_ready(const struct server_process *server, double seconds)
+void test_server_wait_ready(const struct test_server *server, double seconds)
 {
     double end = now() + seconds;
     while (http_get(server->port, "/health", NULL) != 200) {
@@ -114,24 +114,7 @@ void server_process_wait_ready(const struct server_process *server, double secon
     }
 }
 
-int server_process_run(const char *const *options, char *said, size_t size)
-{
-    const char *args[MAX_ARGS] = {"gyaru", "serve"};
-    size_t n = 2;
-    for (; *options && n + 1 < MAX_ARGS; options++)
-        args[n++] = *options;
-    char log[300];
-    snprintf(log, sizeof log, "%s", scratch_path("log-run"));
-    struct server_process server = {.pid = launch(args, log)};
-    int code = server_process_wait(&server, 20);
-    size_t len;
-    uint8_t *text = scratch_read(log, &len);
-    snprintf(said, size, "%.*s", (int)len, (char *)text);
-    free(text);
-    return code;
-}
-
-int server_process_wait(struct server_process *server, double seconds)
+int test_server_wait(struct test_server *server, double seconds)
 {
     int status;
     double end = now() + seconds;
@@ -146,8 +129,8 @@ int server_process_wait(struct server_process *server, double seconds)
     return WIFEXITED(status) ? WEXITSTATUS(status) : -2;
 }
 
-void server_process_stop(struct server_process *server)
+void test_server_stop(struct test_server *server)
 {
     kill(server->pid, SIGTERM);
-    assert_int_equal(server_process_wait(server, 20), 0);
+    assert_int_equal(test_server_wait(server, 20), 0);
 }
