@@ -118,11 +118,12 @@ static void test_strength_is_live_and_throttled(void **state)
     page_run(&page, "let i = 0; window.dragged = false;"
                     "const timer = setInterval(() => {"
                     "  slide(-10 + 0.3 * i); i++;"
-                    "  if (i === 50) fake.say({type: 'strength_updated', value: -10});"
+                    "  if (i === 50) { fake.say({type: 'strength_updated', value: -10});"
+                    "    window.jumped = $('strength').value === '-10'; }"
                     "  if (i > 100) { clearInterval(timer); slide(21.5); dragged = true; }"
                     "}, 10)");
     page_wait(&page, "dragged && sent('update_strength').at(-1)?.value === 21.5");
-    page_check(&page, "$('strength').value === '21.5'");
+    page_check(&page, "$('strength').value === '21.5' && window.jumped === false");
     page_check(&page, "sent('update_strength').length >= 5"
                       " && sent('update_strength').length <= 40");
     page_check(&page, "sent('update_strength').every((m, i, all) => i === 0"
