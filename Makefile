@@ -62,6 +62,10 @@ $(BUILD)/tests/%: tests/%.c $(TEST_LIB) $(BUILD)/libgyaru.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) -Itests $(ALL_LDFLAGS) -o $@ $< $(TEST_LIB) $(BUILD)/libgyaru.a -lcmocka -lcurl $(LIBS)
 
+$(BUILD)/bench/%: bench/%.c $(BUILD)/libgyaru.a
+	@mkdir -p $(@D)
+	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+
 # A stand-in for the driver's library, loaded by path.
 $(BUILD)/tests/fake_nvml.so: tests/support/fake/nvml.c
 	@mkdir -p $(@D)
