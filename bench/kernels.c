@@ -1,0 +1,157 @@
+/*
+ * kernels.c - times the kernels of every instruction set side by side: one matrix product of a
+ * given number of rows, split over threads as the backend does.
+ *
+ *     make build/bench/kernels && build/bench/kernels [THREADS [ROWS COLS]]
+ *
+ * On a shared machine only ratios within one run count: variants take turns, and the best turn of
+ * each is shown. The default matrix is larger than any cache: decoding is bound by memory there.
+ */
+#include "backend/cpu/cpu.h"
+
+#include "base/clock.h"
+
+#include <omp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#ifdef EXTRA_KERNELS /* variants under trial, linked in from elsewhere */
+extern const struct cpu_kernels EXTRA_KERNELS;
+#endif
+
+#define MAX_ROWS 64
+#define TURNS    40
+
+static struct backend_matrix *random_matrix(struct backend_device *device, enum quant_type type,
+                                            size_t rows, size_t cols)
+{
+    struct gyaru_error err;
+    struct backend_matrix *m;
+    size_t n = rows * cols;
+    uint8_t *data = malloc(2 * n);
+    float *absmax = malloc(n / 64 * sizeof *absmax);
+    struct quant_source s = {.type = type,
+                             .rows = rows,
+                             .cols = cols,
+                             .data = data,
+                             .block_size = 64,
+                             .absmax = (uint8_t *)absmax};
+    if (!data || !absmax)
+        exit(1);
+    for (size_t i = 0; i < 2 * n; i++) /* bf16 near 2^-7: no infinities */
+        data[i] = type == QUANT_4BIT ? (uint8_t)(i * 2654435761u >> 13) : i % 2 ? 0x3c : (uint8_t)i;
+    for (size_t i = 0; i < n / 64; i++)
+        absmax[i] = 0.01f;
+    for (int i = 0; i < 16; i++)
+        s.map[i] = (float)(i - 8) / 8;
+    if (cpu_matrix_new(device, &s, &m, &err)) {
+        fprintf(stderr, "%s\n", err.text);
+        exit(1);
+    }
+    free(data);
+    free(absmax);
+    return m;
+}
+
+/* Seconds of one product. */
+static double time_product(const struct cpu_kernels *kernels, const struct backend_matrix *m,
+                           const float *x, int n, int threads)
+{
+    double start = clock_seconds();
+#pragma omp parallel num_threads(threads)
+    {
+        static _Thread_local float tile[MAX_ROWS * TILE] __attribute__((aligned(64)));
+        float *buffer = aligned_alloc(64, m->cols * TILE * sizeof *buffer);
+#pragma omp for schedule(static)
+        for (size_t t = 0; t < m->tiles; t++)
+            kernels->tile(m, t, x, m->cols, n, tile, buffer);
+        free(buffer);
+    }
+    return clock_seconds() - start;
+}
+
+/* Seconds to read the matrix and do nothing with it: the ceiling of one row. */
+static double time_read(const struct backend_matrix *m, int threads)
+{
+    typedef uint64_t lanes __attribute__((vector_size(64), may_alias));
+    const lanes *data = (const lanes *)m->data;
+    size_t n = m->bytes / sizeof *data;
+    uint64_t sum = 0;
+    double start = clock_seconds();
+    if (m->scales)
+        n -= m->rows * m->cols / m->group * sizeof(float) / sizeof *data;
+#pragma omp parallel num_threads(threads) reduction(+ : sum)
+    {
+        lanes local = {0};
+#pragma omp for schedule(static)
+        for (size_t i = 0; i < n / 4; i++) {
+            __builtin_prefetch(data + 4 * i + 32);
+            local += data[4 * i] + data[4 * i + 1] + data[4 * i + 2] + data[4 * i + 3];
+        }
+        sum += local[0];
+    }
+    volatile uint64_t sink = sum;
+    (void)sink;
+    return (clock_seconds() - start) * (double)m->bytes / ((double)n * sizeof *data);
+}
+
+int main(int argc, char **argv)
+{
+    static const int counts[] = {1, 2, 3, 4, 6, 8, 32, 64};
+    static const struct cpu_kernels *const variants[] = {
+        &kernels_scalar,
+        &kernels_avx2,
+        &kernels_avx512,
+#ifdef EXTRA_KERNELS
+        &EXTRA_KERNELS,
+#endif
+    };
+    enum { N_VARIANTS = sizeof variants / sizeof *variants };
+    int threads = argc > 1 ? atoi(argv[1]) : omp_get_num_procs();
+    size_t rows = argc > 3 ? (size_t)atol(argv[2]) : 27648,
+           cols = argc > 3 ? (size_t)atol(argv[3]) : 5120;
+    struct gyaru_error err;
+    struct backend_device *device;
+    if (threads < 1 || !rows || !cols || cols % 64 ||
+        cpu_open_kernels(&kernels_scalar, threads, &device, &err))
+        return 2;
+    float *x = malloc(MAX_ROWS * cols * sizeof *x);
+    for (size_t i = 0; x && i < MAX_ROWS * cols; i++)
+        x[i] = (float)(i % 17) / 17;
+    for (int type = 0; x && type < 2; type++) {
+        struct backend_matrix *m =
+            random_matrix(device, type ? QUANT_BF16 : QUANT_4BIT, rows, cols);
+        printf("%s %zux%zu, %.1f MB, %d threads\n", type ? "bf16" : "4-bit", rows, cols,
+               (double)m->bytes / 1e6, threads);
+        double read = 1e9;
+        for (int turn = 0; turn < TURNS; turn++) {
+            double t = time_read(m, threads);
+            read = t < read ? t : read;
+        }
+        printf("  plain read         %8.2f ms  %6.1f GB/s\n", 1e3 * read,
+               (double)m->bytes / read / 1e9);
+        for (size_t c = 0; c < sizeof counts / sizeof *counts; c++) {
+            double best[N_VARIANTS];
+            for (int turn = 0; turn < TURNS; turn++)
+                for (int v = 0; v < N_VARIANTS; v++) {
+                    if (v == 0 && (counts[c] > 2 || turn)) { /* it has nothing to prove */
+                        best[v] = turn ? best[v] : 0;
+                        if (turn || counts[c] > 2)
+                            continue;
+                    }
+                    double t = time_product(variants[v], m, x, counts[c], threads);
+                    best[v] = turn && best[v] < t ? best[v] : t;
+                }
+            for (int v = 0; v < N_VARIANTS; v++)
+                if (best[v] > 0)
+                    printf("  rows %-3d %-10s %8.2f ms  %6.1f GB/s  %7.1f GFLOP/s\n", counts[c],
+                           variants[v]->name, 1e3 * best[v], (double)m->bytes / best[v] / 1e9,
+                           2e-9 * (double)rows * (double)cols * counts[c] / best[v]);
+        }
+        cpu_matrix_free(m);
+    }
+    free(x);
+    cpu_close(device);
+    return 0;
+}
