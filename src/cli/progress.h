@@ -11,12 +11,14 @@
 
 struct progress {
     double started, shown; /* clock_seconds; 0: not yet */
+    uint64_t first;        /* what was done already when this work started */
+    char what[32];         /* other work starts the clock anew */
     bool visible;
 };
 
 #define PROGRESS_INIT                                                                              \
     {                                                                                              \
-        0, 0, false                                                                                \
+        0, 0, 0, "", false                                                                         \
     }
 
 /* Non-zero (stop) after Ctrl-C. */

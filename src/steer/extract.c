@@ -319,9 +319,10 @@ static int select_layers(struct extraction *x, struct gyaru_error *err)
     return error_set(err, GYARU_FAILED,
                      "no layer passes validation, no vector is written; the best, %d: AUROC %.2f "
                      "(%.2f is needed; shuffled labels reach %.2f), split-half %.2f (%.2f): use "
-                     "more or clearer pairs, or name layers with --layers A-B",
+                     "more or clearer pairs, or name layers with --layers A-B, which is quick: "
+                     "what the layers say is kept in %.120s",
                      best->layer, best->stats.auroc, VALIDATE_AUROC, best->stats.shuffled_auroc,
-                     best->stats.split_half, VALIDATE_SPLIT_HALF);
+                     best->stats.split_half, VALIDATE_SPLIT_HALF, x->capture.journal.path);
 }
 
 /* ---- the file ---------------------------------------------------------------------------------
