@@ -5,7 +5,6 @@
 #include "steer/vector.h"
 
 #include "base/file.h"
-#include "base/str.h"
 #include "format/checkpoint.h"
 #include "model/model.h"
 #include "model/open.h"
@@ -79,22 +78,6 @@ int gyaru_vector_find(const struct gyaru_model *model, const char *folder, char 
 }
 
 /* ---- attaching ------------------------------------------------------------------------------ */
-
-/* A forced vector is taken if only the sizes fit; what was wrong becomes the warning. */
-static int check_attach(const struct gyaru_model *m, const struct gyaru_vector *vector, bool force,
-                        char **warning, struct gyaru_error *err)
-{
-    struct vector_model model = {m->dir, m->info.fingerprint, m->config.hidden, m->config.n_layers};
-    if (!vector_check(&model, vector, warning, err))
-        return 0;
-    if (!force || err->status != GYARU_MISMATCH || vector->info.hidden_size != m->config.hidden ||
-        vector->info.layer_max >= m->config.n_layers)
-        return -1;
-    struct str text = STR_INIT;
-    str_printf(&text, "FORCED: %s", err->text);
-    *warning = str_take(&text);
-    return *warning ? 0 : error_memory(err, sizeof err->text, "a warning");
-}
 
 static int check_range(const struct gyaru_vector *v, const struct gyaru_attach_options *o,
                        struct gyaru_error *err)
@@ -181,7 +164,9 @@ int gyaru_model_attach(struct gyaru_model *model, const struct gyaru_vector *vec
     char *text = NULL;
     int gauge_layer = -1;
     struct model_edit edit;
-    if (check_attach(model, vector, options->force, &text, err) ||
+    const struct vector_model what = {model->dir, model->info.fingerprint, model->config.hidden,
+                                      model->config.n_layers};
+    if (vector_admit(&what, vector, options->force, &text, err) ||
         check_range(vector, options, err) ||
         choose_gauge_layer(model, vector, options, &gauge_layer, err) ||
         make_edit(model, vector, options, gauge_layer, &edit, err) ||

@@ -324,3 +324,17 @@ int vector_check(const struct vector_model *model, const struct gyaru_vector *v,
     *warning = str_take(&why);
     return *warning ? 0 : error_memory(err, sizeof err->text, "a warning");
 }
+
+int vector_admit(const struct vector_model *model, const struct gyaru_vector *v, bool force,
+                 char **warning, struct gyaru_error *err)
+{
+    if (!vector_check(model, v, warning, err))
+        return 0;
+    if (!force || err->status != GYARU_MISMATCH || v->info.hidden_size != model->hidden_size ||
+        v->info.layer_max >= model->n_layers)
+        return -1;
+    struct str text = STR_INIT;
+    str_printf(&text, VECTOR_FORCED ": %s", err->text);
+    *warning = str_take(&text);
+    return *warning ? 0 : error_memory(err, sizeof err->text, "a warning");
+}

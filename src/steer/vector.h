@@ -91,4 +91,12 @@ struct vector_model {
 int vector_check(const struct vector_model *model, const struct gyaru_vector *v, char **warning,
                  struct gyaru_error *err);
 
+/* Begins the warning about a vector that was taken although it does not belong. */
+#define VECTOR_FORCED "FORCED"
+
+/* The same, but with `force` a vector of another model is taken if the sizes fit; what was wrong
+ * becomes the warning. */
+int vector_admit(const struct vector_model *model, const struct gyaru_vector *v, bool force,
+                 char **warning, struct gyaru_error *err);
+
 #endif
