@@ -232,6 +232,27 @@ int gyaru_extract_html(const char *report, const char *language, char **html,
 int gyaru_convert(const char *in, const char *out, int layer_first, int layer_last, char **warning,
                   struct gyaru_error *err);
 
+/* ---- baking ------------------------------------------------------------------------------ */
+
+struct gyaru_bake_options {
+    float strength;              /* finite */
+    int layer_first, layer_last; /* use only these layers of the vector; -1: all it has */
+    bool force;                  /* take a vector of another model of the same hidden size */
+    gyaru_progress *progress;    /* bytes copied */
+    void *progress_user;
+};
+
+void gyaru_bake_options_init(struct gyaru_bake_options *options);
+
+/* Writes the directory `out`, which must not exist: the checkpoint in `dir` as LlamaForCausalLM
+ * with biases, its weight files byte for byte, and strength x direction of layer L as the bias of
+ * down_proj in the block whose output it is added to. A direction at the input of block 0 has no
+ * such block and is refused. `out` appears whole or not at all. *report (caller frees): JSON
+ * document: out, bytes, layers (the blocks), strength, warning (null: nothing), forced. */
+int gyaru_bake(const char *dir, const struct gyaru_vector *vector,
+               const struct gyaru_bake_options *options, const char *out, char **report,
+               struct gyaru_error *err);
+
 /* ---- answers ----------------------------------------------------------------------------- */
 
 struct gyaru_session;

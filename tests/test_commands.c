@@ -23,7 +23,7 @@
 #define RUN(result, input, ...) program_run(result, input, (const char *const[]){__VA_ARGS__, NULL})
 
 static const char *const commands[] = {"run",   "chat",  "serve",  "eval",    "tokenize", "inspect",
-                                       "check", "bench", "doctor", "extract", "convert"};
+                                       "check", "bench", "doctor", "extract", "convert",  "bake"};
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 

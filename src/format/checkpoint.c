@@ -11,7 +11,6 @@
 
 #include "base/file.h"
 #include "base/json.h"
-#include "format/safetensors.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -240,4 +239,15 @@ const struct tensor *checkpoint_find(const struct checkpoint *c, const char *nam
     if (c->n)
         found = bsearch(&wanted, c->by_name, c->n, sizeof *c->by_name, compare_tensor);
     return found ? *found : NULL;
+}
+
+size_t checkpoint_shards(const struct checkpoint *c)
+{
+    return c->n_shards;
+}
+
+const struct safetensors *checkpoint_shard(const struct checkpoint *c, size_t i, const char **name)
+{
+    *name = c->shards[i].name;
+    return c->shards[i].file;
 }

@@ -8,7 +8,7 @@
 #define FORMAT_CHECKPOINT_H
 
 #include "base/error.h"
-#include "format/tensor.h"
+#include "format/safetensors.h"
 
 struct checkpoint;
 
@@ -18,5 +18,10 @@ void checkpoint_close(struct checkpoint *checkpoint);
 size_t checkpoint_count(const struct checkpoint *checkpoint);
 const struct tensor *checkpoint_at(const struct checkpoint *checkpoint, size_t i);
 const struct tensor *checkpoint_find(const struct checkpoint *checkpoint, const char *name);
+
+/* The files of the checkpoint, by name: what each holds, and its name within the directory. */
+size_t checkpoint_shards(const struct checkpoint *checkpoint);
+const struct safetensors *checkpoint_shard(const struct checkpoint *checkpoint, size_t i,
+                                           const char **name);
 
 #endif
