@@ -21,7 +21,7 @@ installed() {
 
 available() {
     # A package without a version to install is only a name.
-    apt-cache policy "$1" 2>/dev/null | grep -q 'Candidate: [0-9]'
+    [[ $(apt-cache policy "$1" 2>/dev/null) =~ Candidate:\ [0-9] ]]
 }
 
 run() {
