@@ -244,7 +244,7 @@ static void reliability_29_second_signal(void **state)
     kill(server.pid, SIGTERM);
     pause_ms(50);
     kill(server.pid, SIGTERM);
-    assert_int_equal(test_server_wait(&server, 5), 1);
+    assert_int_equal(test_server_wait(&server, 5), 128 + SIGTERM);
     for (int i = 0; i < ASKERS; i++)
         ws_disconnect(ws[i]);
 }

@@ -4,12 +4,12 @@
 #include "cli/cli.h"
 
 #include "base/file.h"
+#include "cli/interrupt.h"
 #include "cli/options.h"
 #include "server/log.h"
 #include "server/server.h"
 
 #include <pthread.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -81,8 +81,7 @@ static void serve_release(struct serve *serve)
     free(serve->key);
 }
 
-/* ---- the key ------------------------------------------------------------------------------------
- */
+/* ---- the key -------------------------------------------------------------------------------- */
 
 /* Keys travel in headers and cookies: letters, digits and harmless signs only. */
 static int check_key(const char *key, const char *where, struct gyaru_error *err)
@@ -117,8 +116,7 @@ static int read_key(struct serve *serve, struct gyaru_error *err)
     return check_key(serve->key, "GYARU_API_KEY", err);
 }
 
-/* ---- the model, in the engine thread ------------------------------------------------------------
- */
+/* ---- the model, in the engine thread -------------------------------------------------------- */
 
 static int load(void *user, gyaru_progress *progress, void *progress_user, struct server_model *out,
                 struct gyaru_error *err)
@@ -144,34 +142,19 @@ static void unload(void *user)
     loaded_model_release(&serve->loaded);
 }
 
-/* ---- signals
- * -------------------------------------------------------------------------------------- */
+/* ---- signals -------------------------------------------------------------------------------- */
 
-static void block_signals(sigset_t *set)
-{
-    sigemptyset(set);
-    sigaddset(set, SIGINT);
-    sigaddset(set, SIGTERM);
-    pthread_sigmask(SIG_BLOCK, set, NULL);
-}
-
-/* The first signal stops the server, the second ends the process at once. */
+/* The first signal stops the server; a second one ends the process in its handler. */
 static void *signal_main(void *arg)
 {
     struct server *server = arg;
-    sigset_t set;
-    int number;
-    block_signals(&set);
-    sigwait(&set, &number);
-    log_line("stopping: %s", strsignal(number));
+    interrupt_wait();
+    log_line("stopping");
     server_stop(server);
-    sigwait(&set, &number);
-    log_line("stopped at once by a second %s", strsignal(number));
-    _exit(GYARU_FAILED);
+    return NULL;
 }
 
-/* ---- command
- * -------------------------------------------------------------------------------------- */
+/* ---- command -------------------------------------------------------------------------------- */
 
 static int finish_options(struct serve *serve, struct gyaru_error *err)
 {
@@ -225,10 +208,8 @@ static int serve_until_stopped(struct serve *serve, struct gyaru_error *err)
     struct server_options options;
     struct server *server;
     pthread_t signals;
-    sigset_t set;
     fill_options(serve, &options);
-    /* Before any thread exists, so that all of them leave the signals to ours. */
-    block_signals(&set);
+    interrupt_catch();
     if (server_new(&options, &server, err))
         return -1;
     if (pthread_create(&signals, NULL, signal_main, server)) {

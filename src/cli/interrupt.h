@@ -8,6 +8,7 @@
 
 void interrupt_catch(void); /* SIGINT and SIGTERM */
 bool interrupt_seen(void);
+void interrupt_wait(void);  /* sleeps until the first one; for a thread of its own */
 void interrupt_clear(void); /* `chat` goes on after a cancelled answer */
 
 #endif

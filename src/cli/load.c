@@ -88,7 +88,7 @@ int common_options_finish(struct common_options *common, struct gyaru_error *err
     return 0;
 }
 
-/* ---- where the model is -------------------------------------------------------------------- */
+/* ---- where the model is --------------------------------------------------------------------- */
 
 /* "BASE/NAME" if a config.json lies there, else NULL (also when out of memory). */
 static char *model_under(const char *base, const char *name)
@@ -147,7 +147,7 @@ int common_model_dir(const struct common_options *common, char **dir, struct gya
     return 0;
 }
 
-/* ---- model and vector ------------------------------------------------------------------------ */
+/* ---- model and vector ----------------------------------------------------------------------- */
 
 /* The vector to use (caller frees), NULL in *path for none. */
 static int choose_vector(const struct common_options *common, const struct load_options *load,
@@ -264,8 +264,7 @@ void loaded_model_release(struct loaded_model *loaded)
     *loaded = (struct loaded_model){.vector = -1};
 }
 
-/* ---- sampling ----------------------------------------------------------------------------------
- */
+/* ---- sampling ------------------------------------------------------------------------------- */
 
 #undef AT
 #define AT(field) offsetof(struct sampling_options, field)

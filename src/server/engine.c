@@ -116,8 +116,7 @@ void engine_wake(struct engine *engine)
     pthread_mutex_unlock(&engine->lock);
 }
 
-/* ---- jobs --------------------------------------------------------------------------------------
- */
+/* ---- jobs ----------------------------------------------------------------------------------- */
 
 static void finish_job(struct job *job, enum gyaru_finish finish, const struct gyaru_error *error)
 {
@@ -233,8 +232,7 @@ static void start_jobs(struct engine *engine)
     }
 }
 
-/* ---- steps -------------------------------------------------------------------------------------
- */
+/* ---- steps ---------------------------------------------------------------------------------- */
 
 static struct slot *slot_of(struct engine *engine, const struct gyaru_session *session)
 {
@@ -325,8 +323,7 @@ static void step(struct engine *engine, size_t n)
     engine->notify(engine->user);
 }
 
-/* ---- the thread
- * ---------------------------------------------------------------------------------- */
+/* ---- the thread ----------------------------------------------------------------------------- */
 
 static int on_progress(void *user, const char *what, uint64_t done, uint64_t total)
 {

@@ -25,8 +25,7 @@ static const char *const security_headers[][2] = {
     {"cache-control:", "no-cache"},
 };
 
-/* ---- answers ------------------------------------------------------------------------------------
- */
+/* ---- answers -------------------------------------------------------------------------------- */
 
 void http_release(struct conn *conn)
 {
@@ -142,8 +141,7 @@ int http_error(struct conn *conn, struct lws *wsi, unsigned status, const char *
                                message, "type", type));
 }
 
-/* ---- checks
- * ---------------------------------------------------------------------------------------- */
+/* ---- checks --------------------------------------------------------------------------------- */
 
 /* Copies of the headers that guard.h judges. */
 struct headers {
@@ -242,8 +240,7 @@ static bool bad_body(struct server *server, struct conn *conn, struct lws *wsi, 
     return true;
 }
 
-/* ---- dispatch
- * --------------------------------------------------------------------------------------- */
+/* ---- dispatch ------------------------------------------------------------------------------- */
 
 static const struct {
     enum lws_token_indexes token;

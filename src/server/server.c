@@ -53,8 +53,7 @@ bool server_host_is_loopback(const char *host)
     return guard_is_loopback(host);
 }
 
-/* ---- listening
- * ------------------------------------------------------------------------------------ */
+/* ---- listening ------------------------------------------------------------------------------ */
 
 static int try_listen(const struct addrinfo *address)
 {
@@ -134,8 +133,7 @@ static void accept_some(struct server *server, int listener)
     }
 }
 
-/* ---- callbacks
- * -------------------------------------------------------------------------------------- */
+/* ---- callbacks ------------------------------------------------------------------------------ */
 
 static struct server *server_of(struct lws *wsi)
 {
@@ -231,8 +229,7 @@ static void lws_log(int level, const char *line)
     log_line("libwebsockets: %.*s", (int)strcspn(line, "\n"), line);
 }
 
-/* ---- life
- * --------------------------------------------------------------------------------------------- */
+/* ---- life ----------------------------------------------------------------------------------- */
 
 /* From the engine thread. */
 static void on_news(void *user)

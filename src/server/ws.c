@@ -48,8 +48,7 @@ struct ws {
     struct str answer; /* its text as sent */
 };
 
-/* ---- sending -----------------------------------------------------------------------------------
- */
+/* ---- sending -------------------------------------------------------------------------------- */
 
 static void want_write(struct ws *ws)
 {
@@ -129,8 +128,7 @@ static void send_hello(struct ws *ws)
     send_json(ws, json);
 }
 
-/* ---- the answer ---------------------------------------------------------------------------------
- */
+/* ---- the answer ----------------------------------------------------------------------------- */
 
 /* Lets go of the answer; its text becomes part of the conversation. */
 static void keep_answer(struct ws *ws)
@@ -286,8 +284,7 @@ int ws_writeable(struct ws *ws)
     return 0;
 }
 
-/* ---- what the client says
- * ------------------------------------------------------------------------ */
+/* ---- what the client says ------------------------------------------------------------------- */
 
 /* Checks all of it before any of it is taken. */
 static bool history_valid(const json_t *history)
@@ -476,8 +473,7 @@ int ws_receive(struct ws *ws, const void *data, size_t len)
     return 0;
 }
 
-/* ---- life
- * ------------------------------------------------------------------------------------------ */
+/* ---- life ----------------------------------------------------------------------------------- */
 
 struct ws *ws_open(struct server *server, struct lws *wsi)
 {
