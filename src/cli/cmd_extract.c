@@ -190,6 +190,18 @@ static int show(const struct extract_options *o, const char *text, struct gyaru_
     return rc;
 }
 
+/* The folder of the vector is made if need be: outputs/vectors/ is where vectors belong. */
+static int make_folder(const char *path, struct gyaru_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash || slash == path)
+        return 0;
+    char *folder = strndup(path, (size_t)(slash - path));
+    int rc = folder ? file_make_dirs(folder, err) : error_memory(err, strlen(path), "a path");
+    free(folder);
+    return rc;
+}
+
 static int extract(const struct extract_options *o, struct common_options *common,
                    struct gyaru_error *err)
 {
@@ -210,8 +222,10 @@ static int extract(const struct extract_options *o, struct common_options *commo
     progress_end(&progress);
     options.progress = progress_show;
     options.progress_user = &progress;
-    char *report;
-    int rc = gyaru_extract(loaded.model, &options, o->output, &report, err);
+    char *report = NULL;
+    int rc = make_folder(o->output, err);
+    if (!rc)
+        rc = gyaru_extract(loaded.model, &options, o->output, &report, err);
     progress_end(&progress);
     struct gyaru_error why;
     if (report && show(o, report, &why) && !rc) {

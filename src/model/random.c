@@ -8,6 +8,8 @@
  */
 #include "model/open.h"
 
+#include "base/random.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -60,14 +62,6 @@ struct generator {
     size_t n_groups;
 };
 
-static uint64_t next_random(uint64_t *state)
-{
-    uint64_t z = *state += 0x9e3779b97f4a7c15u; /* splitmix64 */
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-}
-
 /* Four bf16 of +-[2^-7, 2^-6): sign and mantissa from the random bits, the exponent fixed. */
 static uint64_t bf16_of(uint64_t bits)
 {
@@ -79,7 +73,7 @@ static void fill(uint64_t *words, bool bf16)
 {
     uint64_t state = bf16;
     for (size_t i = 0; i < PATTERN_BYTES / sizeof *words; i++) {
-        uint64_t bits = next_random(&state);
+        uint64_t bits = random_next(&state);
         words[i] = bf16 ? bf16_of(bits) : bits;
     }
 }

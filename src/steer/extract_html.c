@@ -302,8 +302,14 @@ static void write_row(struct page *p, size_t i)
     const json_t *layer = json_array_get(p->layers, i);
     bool used = json_is_true(json_object_get(layer, "selected"));
     const char *fault = text_of(layer, "fault");
-    str_printf(&p->out, "<tr class=\"%s%s\"><td>%.0f</td>", used ? "used" : "",
+    str_printf(&p->out, "<tr class=\"%s%s\"><td>%.0f</td><td>", used ? "used" : "",
                p->x[i] == p->best ? " best" : "", p->x[i]);
+    html_text(&p->out, used ? say(p, "in the file", "採用") : say(p, "left out", "除外"));
+    if (*fault) {
+        str_puts(&p->out, ": ");
+        html_text(&p->out, fault_text(p, fault));
+    }
+    str_puts(&p->out, "</td>");
     for (int f = 0; f < SHOWN; f++) {
         double value = p->columns[(size_t)f * p->n + i];
         if (isfinite(value))
@@ -311,27 +317,21 @@ static void write_row(struct page *p, size_t i)
         else
             str_puts(&p->out, "<td>–</td>");
     }
-    str_puts(&p->out, "<td>");
-    html_text(&p->out, used ? say(p, "in the file", "採用") : say(p, "left out", "除外"));
-    if (*fault) {
-        str_puts(&p->out, ": ");
-        html_text(&p->out, fault_text(p, fault));
-    }
-    str_puts(&p->out, "</td></tr>\n");
+    str_puts(&p->out, "</tr>\n");
 }
 
 static void write_table(struct page *p)
 {
     str_puts(&p->out, "<h2>");
     html_text(&p->out, say(p, "Figures", "数値"));
-    str_printf(&p->out, "</h2>\n<div class=\"scroll\"><table>\n<tr><th>%s</th>",
+    str_printf(&p->out, "</h2>\n<div class=\"scroll\"><table>\n<tr><th>%s</th><th></th>",
                say(p, "layer", "層"));
     for (int f = 0; f < SHOWN; f++) {
         str_puts(&p->out, "<th>");
         html_text(&p->out, label(p, (enum shown)f));
         str_puts(&p->out, "</th>");
     }
-    str_puts(&p->out, "<th></th></tr>\n");
+    str_puts(&p->out, "</tr>\n");
     for (size_t i = 0; i < p->n; i++)
         write_row(p, i);
     str_puts(&p->out, "</table></div>\n");

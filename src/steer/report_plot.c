@@ -167,7 +167,7 @@ static void write_series(struct str *out, const struct frame *f, const struct pl
         if (!isfinite(value))
             continue;
         str_printf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"%s\" fill=\"var(--s%d)\"><title>",
-                   at_x(f, p->x[i]), at_y(f, value), s->dashed ? "2" : "3", s->colour);
+                   at_x(f, p->x[i]), at_y(f, value), s->dashed ? "2.5" : "3", s->colour);
         html_text(out, s->label);
         str_printf(out, ": %.4g (", s->y[i]);
         html_text(out, p->x_label);
