@@ -334,6 +334,37 @@ void gyaru_session_timings(const struct gyaru_session *session, struct gyaru_tim
 int gyaru_step(struct gyaru_session *const *sessions, size_t n, struct gyaru_event *events,
                size_t *n_events, struct gyaru_error *err);
 
+/* ---- measuring a persona -------------------------------------------------------------------- */
+
+struct gyaru_measure_options {
+    const char *style;           /* file that says what the style looks like; steer/text_stats.h */
+    const char *system;          /* system prompt that the vector works against; NULL: template's */
+    const char *const *messages; /* [n_messages] what users say */
+    size_t n_messages;
+    const float *strengths; /* [n_strengths] each gives a row of the table */
+    size_t n_strengths;
+    int vector;                     /* index of the attached vector; -1: none */
+    struct gyaru_sampling sampling; /* each message draws from a stream of its own */
+    int max_tokens;                 /* an answer that is not over by then counts as garbled */
+    int batch; /* answers generated together; 0: as many as sessions are free */
+    gyaru_progress *progress;
+    void *progress_user;
+};
+
+/* 96 tokens, temperature 0.7, seed 1, the rest by the model. */
+void gyaru_measure_options_init(const struct gyaru_model *model,
+                                struct gyaru_measure_options *options);
+
+/* The butler test: answers every message at every strength and judges the answers. *report (caller
+ * frees): JSON document, one row per strength, shares 0..1. The same options give the same answers
+ * whatever `batch` is. */
+int gyaru_measure(struct gyaru_model *model, const struct gyaru_measure_options *options,
+                  char **report, struct gyaru_error *err);
+
+/* Does a report of gyaru_measure() keep the bounds of the bundled personas at strengths 0, 12 and
+ * 25? -1 with all that is missed in one line. */
+int gyaru_measure_require(const char *report, struct gyaru_error *err);
+
 /* ---- teacher-forced evaluation ------------------------------------------------------------ */
 
 struct gyaru_eval {

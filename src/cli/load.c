@@ -90,22 +90,23 @@ int common_options_finish(struct common_options *common, struct gyaru_error *err
 
 /* ---- where the model is --------------------------------------------------------------------- */
 
-/* "BASE/NAME" if a config.json lies there, else NULL (also when out of memory). */
-static char *model_under(const char *base, const char *name)
+/* "BASE/NAME" if it exists and holds `inside` (NULL: whatever it is), else NULL (also when out of
+ * memory). */
+static char *path_under(const char *base, const char *name, const char *inside)
 {
-    char *dir = file_join(base, name);
-    char *config = dir ? file_join(dir, "config.json") : NULL;
-    bool found = config && file_exists(config);
-    free(config);
+    char *path = file_join(base, name);
+    char *file = path && inside ? file_join(path, inside) : NULL;
+    bool found = path && (inside ? file && file_exists(file) : file_exists(path));
+    free(file);
     if (found)
-        return dir;
-    free(dir);
+        return path;
+    free(path);
     return NULL;
 }
 
 /* Looks beside the running program: BUILD/gyaru -> the source tree, PREFIX/bin/gyaru ->
  * PREFIX/share/gyaru. */
-static char *model_near_program(const char *name)
+static char *path_near_program(const char *name, const char *inside)
 {
     char program[4096];
     ssize_t len = readlink("/proc/self/exe", program, sizeof program - 1);
@@ -118,10 +119,23 @@ static char *model_near_program(const char *name)
     for (size_t i = 0; !found && i < sizeof bases / sizeof bases[0]; i++) {
         char *base = file_join(folder, bases[i]);
         if (base)
-            found = model_under(base, name);
+            found = path_under(base, name, inside);
         free(base);
     }
     return found;
+}
+
+int common_data_path(const char *name, char **path, struct gyaru_error *err)
+{
+    char *found = NULL;
+    if (name[0] != '/' && !file_exists(name))
+        found = path_near_program(name, NULL);
+    if (!found)
+        found = strdup(name);
+    if (!found)
+        return error_memory(err, strlen(name), "a path");
+    *path = found;
+    return 0;
 }
 
 int common_model_dir(const struct common_options *common, char **dir, struct gyaru_error *err)
@@ -132,7 +146,7 @@ int common_model_dir(const struct common_options *common, char **dir, struct gya
         name = DEFAULT_MODEL;
     char *path = NULL;
     if (name[0] != '/' && !file_exists(name))
-        path = model_near_program(name);
+        path = path_near_program(name, "config.json");
     if (!path)
         path = strdup(name);
     if (!path)

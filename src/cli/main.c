@@ -12,8 +12,8 @@
 #include <unistd.h>
 
 static const struct command *const commands[] = {
-    &cmd_run,      &cmd_chat,    &cmd_serve, &cmd_extract, &cmd_convert, &cmd_eval,
-    &cmd_tokenize, &cmd_inspect, &cmd_check, &cmd_bench,   &cmd_doctor,  &cmd_bake,
+    &cmd_run,  &cmd_chat,     &cmd_serve,   &cmd_extract, &cmd_convert, &cmd_measure, &cmd_bake,
+    &cmd_eval, &cmd_tokenize, &cmd_inspect, &cmd_check,   &cmd_bench,   &cmd_doctor,
 };
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)

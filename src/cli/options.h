@@ -105,6 +105,11 @@ int common_options_finish(struct common_options *common, struct gyaru_error *err
  * then where `make install` puts models. */
 int common_model_dir(const struct common_options *common, char **dir, struct gyaru_error *err);
 
+/* Where a file that comes with the program is (caller frees): from the working directory, then in
+ * the tree that the program was built in, then where `make install` puts it; `name` itself if
+ * nowhere. */
+int common_data_path(const char *name, char **path, struct gyaru_error *err);
+
 /* Device, threads, context and KV type, after common_options_finish(). */
 int common_model_options_apply(const struct common_options *common,
                                struct gyaru_model_options *options, struct gyaru_error *err);
