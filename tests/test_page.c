@@ -4,7 +4,6 @@
  * does not do on demand.
  */
 #include "base/clock.h"
-#include "base/file.h"
 #include "base/str.h"
 #include "support/http.h"
 #include "support/page.h"
@@ -19,25 +18,18 @@
 
 #include <cmocka.h>
 
-#define TINY     "tests/data/tiny-model"
-#define BUNDLED  "models/rinne-lite"
-#define ATTEMPTS 8
+#define MODEL    "tests/data/tiny-model"
+#define ATTEMPTS 6
 
 /* One thread: threads that wait for each other crawl on a busy machine. */
-static const char *const tiny[] = {"-m", TINY, "-v", TINY "/vector.safetensors", "-s", "12",
-                                   "-t", "1",  NULL};
-static const char *const bundled[] = {"-m", BUNDLED, "-s", "12", "-t", "1", NULL};
-
-static const char *const *options(void)
-{
-    return file_exists(BUNDLED) ? bundled : tiny;
-}
+static const char *const options[] = {"-m", MODEL, "-v", MODEL "/vector.safetensors", "-s", "12",
+                                      "-t", "1",   NULL};
 
 static struct page page;
 
 static int setup(void **state)
 {
-    return page_start(&page, options()) < 0 ? -1 : 0;
+    return page_start(&page, options) < 0 ? -1 : 0;
 }
 
 static int teardown(void **state)
@@ -63,8 +55,7 @@ static void visit(void)
 #define ENDED   "document.querySelectorAll('.turn-rinne:not(.running)')"
 #define LAST    ANSWERS "[" ANSWERS ".length - 1]"
 
-/* Calls window.onFirstToken once, at the first text of the next answer: the reaction then comes
- * from inside the page and lands in mid-answer however fast the model is. */
+/* Calls window.onFirstToken once, at the first text of the next answer. */
 static const char watch_first_token[] =
     "const observer = new MutationObserver(() => {"
     "  const text = document.querySelector('.running .bubble')?.firstChild?.data;"
@@ -109,34 +100,34 @@ static void test_nothing_comes_from_elsewhere(void **state)
                       " .dial[style], .ribbon[style]').length");
 }
 
-/* A reaction can come too late for a short answer; one that never comes in time is a failure. */
+/* On a crowded machine the browser may come too late for one answer, hardly for several. `foot` is
+ * what stands under an answer that the reaction reached. */
 static void react_in_mid_answer(const char *reaction, const char *foot)
 {
+    struct gyaru_error err;
     struct str script = STR_INIT, check = STR_INIT;
+    bool reached = false;
     str_printf(&script, "%s window.onFirstToken = () => { %s };", watch_first_token, reaction);
     str_printf(&check, LAST ".querySelector('.foot').textContent.includes('%s')", foot);
     char *script_text = str_take(&script), *check_text = str_take(&check);
-    bool seen = false;
-    for (int i = 0; i < ATTEMPTS && !seen; i++) {
+    for (int i = 0; i < ATTEMPTS && !reached; i++) {
         visit();
         page_run(&page, script_text);
+        if (server_process_slow_down(&page.server, &err))
+            fail_msg("%s", err.text);
         page_keys(&page, "最近どう？" KEY_ENTER);
         page_wait(&page, ENDED ".length === 1");
-        seen = page_is(&page, check_text);
+        server_process_speed_up(&page.server);
+        reached = page_is(&page, check_text);
     }
     free(script_text);
     free(check_text);
-    if (!seen)
+    if (!reached)
         fail_msg("no answer ended with: %s", foot);
 }
 
 static void test_strength_moves_in_mid_answer(void **state)
 {
-    page_or_skip(&page);
-    if (!file_exists(BUNDLED)) {
-        printf("SKIP: strength in mid-answer: there is no " BUNDLED ", others are too fast\n");
-        skip();
-    }
     react_in_mid_answer("const slider = document.getElementById('strength');"
                         "slider.value = 25; slider.dispatchEvent(new Event('input'));",
                         "12.0→25.0");
@@ -262,7 +253,7 @@ static void test_comes_back_after_a_restart(void **state)
     page_wait(&page, "['waiting', 'retrying'].includes(document.body.dataset.link)");
     page_wait(&page, "document.getElementById('link-text').textContent !== 'つながっています'");
     page_check(&page, "document.getElementById('send').disabled");
-    if (server_process_start(&page.server, port, options(), &err))
+    if (server_process_start(&page.server, port, options, &err))
         fail_msg("%s", err.text);
     page_wait(&page, "document.body.dataset.link === 'ready'");
     page_check(&page, ANSWERS ".length === 1");

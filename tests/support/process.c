@@ -122,8 +122,37 @@ int server_process_start(struct server_process *server, int port, const char *co
     return -1;
 }
 
+int server_process_slow_down(struct server_process *server, struct gyaru_error *err)
+{
+    pid_t brake = fork();
+    if (brake < 0)
+        return error_errno(err, "a process", "starting");
+    if (brake == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        while (!kill(server->pid, SIGSTOP)) {
+            pause_ms(60);
+            kill(server->pid, SIGCONT);
+            nanosleep(&(struct timespec){0, 500000}, NULL);
+        }
+        _exit(0);
+    }
+    server->brake = brake;
+    return 0;
+}
+
+void server_process_speed_up(struct server_process *server)
+{
+    if (!server->brake)
+        return;
+    kill(server->brake, SIGKILL);
+    waitpid(server->brake, NULL, 0);
+    server->brake = 0;
+    kill(server->pid, SIGCONT);
+}
+
 int server_process_stop(struct server_process *server)
 {
+    server_process_speed_up(server);
     int rc = server->pid ? process_stop(server->pid) : 0;
     server->pid = 0;
     return rc;

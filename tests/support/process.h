@@ -20,7 +20,8 @@ int process_stop(pid_t pid);
 
 /* `gyaru serve` of this build. */
 struct server_process {
-    pid_t pid; /* 0: not running */
+    pid_t pid;   /* 0: not running */
+    pid_t brake; /* 0: at full speed */
     int port;
     char origin[40]; /* "http://127.0.0.1:PORT" */
 };
@@ -30,5 +31,10 @@ struct server_process {
 int server_process_start(struct server_process *server, int port, const char *const options[],
                          struct gyaru_error *err);
 int server_process_stop(struct server_process *server);
+
+/* Lets the server run in short bursts only, so that even a tiny model's answer takes long enough
+ * to act in its middle; and at full speed again. */
+int server_process_slow_down(struct server_process *server, struct gyaru_error *err);
+void server_process_speed_up(struct server_process *server);
 
 #endif
