@@ -8,7 +8,7 @@ PREFIX  ?= /usr/local
 SAN     ?=
 BUILD   := build$(if $(SAN),-$(subst $(comma),-,$(SAN)))
 
-PKGS    := libwebsockets jansson yaml-0.1 libpcre2-8 libutf8proc libzip libedit lapacke openblas
+PKGS    := libwebsockets jansson yaml-0.1 libpcre2-8 libutf8proc libzip libedit libcurl lapacke openblas
 PKG_CONFIG ?= pkg-config
 # The compiler may be newer or older than ours: warnings are errors in CI only (WERROR=1).
 CFLAGS  ?= -O2 -g
@@ -60,7 +60,7 @@ $(BUILD)/web_assets.o: $(BUILD)/web_assets.c
 
 $(BUILD)/tests/%: tests/%.c $(TEST_LIB) $(BUILD)/libgyaru.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -Itests $(ALL_LDFLAGS) -o $@ $< $(TEST_LIB) $(BUILD)/libgyaru.a -lcmocka -lcurl $(LIBS)
+	$(CC) $(ALL_CFLAGS) -Itests $(ALL_LDFLAGS) -o $@ $< $(TEST_LIB) $(BUILD)/libgyaru.a -lcmocka $(LIBS)
 
 $(BUILD)/bench/%: bench/%.c $(BUILD)/libgyaru.a
 	@mkdir -p $(@D)
@@ -79,7 +79,7 @@ test: all $(TESTS)
 # Parsers of untrusted files under libFuzzer (clang), FUZZ_SECONDS each, from the kept corpora.
 FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst fuzz/fuzz_%.c,%,$(sort $(wildcard fuzz/fuzz_*.c)))
-FUZZ_LIB_SRC := $(filter src/base/% src/format/%,$(LIB_SRC))
+FUZZ_LIB_SRC := $(filter-out src/base/http_client.c,$(filter src/base/% src/format/%,$(LIB_SRC)))
 
 build-fuzz/fuzz_%: fuzz/fuzz_%.c fuzz/feed.h $(FUZZ_LIB_SRC)
 	@mkdir -p $(@D)
@@ -107,6 +107,8 @@ install: all
 	install -D -m 644 $(BUILD)/libgyaru.a $(DESTDIR)$(PREFIX)/lib/libgyaru.a
 	for m in models/*/; do d=$(DESTDIR)$(PREFIX)/share/gyaru/$$m; \
 	    install -d $$d && install -m 644 $$m* $$d; done
+	install -d $(DESTDIR)$(PREFIX)/share/gyaru/data/personas
+	install -m 644 data/personas/* $(DESTDIR)$(PREFIX)/share/gyaru/data/personas
 
 uninstall:
 	rm -f $(DESTDIR)$(PREFIX)/bin/gyaru $(DESTDIR)$(PREFIX)/include/gyaru.h \

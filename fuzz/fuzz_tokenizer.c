@@ -6,7 +6,7 @@
  *
  *     clang -fsanitize=fuzzer,address,undefined -g -O1 -std=c11 -D_GNU_SOURCE -Iinclude -Isrc \
  *         -o build/fuzz_tokenizer fuzz/fuzz_tokenizer.c src/text/[a-z]*.c src/base/[a-z]*.c \
- *         -ljansson -lpcre2-8 -lutf8proc
+ *         -ljansson -lpcre2-8 -lutf8proc -lcurl
  *     build/fuzz_tokenizer -max_len=6000 -rss_limit_mb=2048 -timeout=20 CORPUS_DIR
  *
  * Good seeds are the texts and templates of tests/data, each with its byte in front.
