@@ -232,6 +232,37 @@ int gyaru_extract_html(const char *report, const char *language, char **html,
 int gyaru_convert(const char *in, const char *out, int layer_first, int layer_last, char **warning,
                   struct gyaru_error *err);
 
+/* ---- making pairs ------------------------------------------------------------------------- */
+
+struct gyaru_generate_options {
+    const char *persona;  /* file, see steer/persona.h */
+    const char *api_base; /* of an OpenAI-compatible endpoint: "http://127.0.0.1:8000/v1" */
+    const char *model;    /* NULL: the endpoint's only one */
+    const char *api_key;  /* NULL: none; goes over https or to this machine only */
+    const char *topics;   /* file: a JSON array of strings, or one a line; NULL: the persona's */
+    int n_topics;         /* use only the first ones; 0: all */
+    int n_pairs;          /* 1..100000 */
+    int batch;            /* pairs in one request, 1..100 */
+    int retries;          /* of a failed request, and of a pair that was rejected */
+    double timeout;       /* seconds for one request */
+    double backoff;       /* seconds before the first retry; doubles */
+    float temperature;
+    void (*notice)(void *user, const char *line); /* what was rejected or tried again, and why */
+    void *notice_user;
+    gyaru_progress *progress; /* pairs */
+    void *progress_user;
+};
+
+void gyaru_generate_options_init(struct gyaru_generate_options *options);
+
+/* Writes contrastive pairs for gyaru_extract() to `path`, which must not exist: a JSON array, as
+ * many as asked for. Finished pairs are kept in PATH.partial: a run that was stopped, killed or
+ * left without an endpoint goes on there when it is called again. *report (caller frees): JSON
+ * document: out, pairs, resumed, topics, requests, retries, rejected [{request, pair, topic,
+ * reason}]; also when it fails after asking, NULL if before. */
+int gyaru_generate(const struct gyaru_generate_options *options, const char *path, char **report,
+                   struct gyaru_error *err);
+
 /* ---- baking ------------------------------------------------------------------------------ */
 
 struct gyaru_bake_options {

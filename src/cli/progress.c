@@ -55,9 +55,15 @@ int progress_show(void *user, const char *what, uint64_t done, uint64_t total)
     return interrupt_seen();
 }
 
-void progress_end(struct progress *p)
+void progress_clear(struct progress *p)
 {
     if (p->visible && isatty(STDERR_FILENO))
         fputs("\r\033[K", stderr);
+    p->visible = false;
+}
+
+void progress_end(struct progress *p)
+{
+    progress_clear(p);
     *p = (struct progress)PROGRESS_INIT;
 }

@@ -23,6 +23,8 @@ struct progress {
 
 /* Non-zero (stop) after Ctrl-C. */
 int progress_show(void *progress, const char *what, uint64_t done, uint64_t total);
+/* Makes room for a line of text; the bar comes back by itself. */
+void progress_clear(struct progress *progress);
 void progress_end(struct progress *progress);
 
 #endif
