@@ -396,6 +396,44 @@ int gyaru_measure(struct gyaru_model *model, const struct gyaru_measure_options 
  * 25? -1 with all that is missed in one line. */
 int gyaru_measure_require(const char *report, struct gyaru_error *err);
 
+/* ---- tuning the strength -------------------------------------------------------------------- */
+
+struct gyaru_tune_options {
+    const char *dataset; /* the pairs that the vector was made from, or others */
+    const char *topic_key, *positive_key, *negative_key; /* "topic", "gyaru", "standard" */
+    const char *prompt;          /* what the user says before a pair's text; "{topic}" */
+    const char *style;           /* file that says what the style looks like */
+    const char *system;          /* system prompt that the vector works against; NULL: template's */
+    const char *style_system;    /* one that asks for the style: the control; NULL: none */
+    const char *const *messages; /* [n_messages] half for the search, half to confirm */
+    size_t n_messages;           /* 0: the pairs' topics */
+    const float *ladder;         /* [n_ladder] ascending strengths of the coarse scan */
+    size_t n_ladder;
+    bool own_layers;  /* only all of the vector's layers, no other candidates */
+    double kl_budget; /* nats: 95th percentile of the per-token KL to bisect to */
+    double rescale;   /* what the chosen strength becomes by scaling the vector; 0: as it is */
+    int max_pairs;    /* pairs read for each measurement at most */
+    int max_tokens;   /* of an answer */
+    uint64_t seed;    /* of answers and controls; the split follows the vector's own */
+    bool force;       /* take a vector of another model of the same hidden size */
+    gyaru_progress *progress;
+    void *progress_user;
+};
+
+void gyaru_tune_options_init(struct gyaru_tune_options *options);
+
+/* Finds the strength at which the vector at `path` has most effect without damage, and writes it
+ * with recommended_strength and max_strength to `out` (.safetensors; may be `path`). The model
+ * needs two free sessions or, faster, several. An interrupted run goes on from OUT.tune-journal. If
+ * no strength is safe, nothing is written and the call fails. *report (caller frees): JSON
+ * document; NULL only if the run failed before there was anything to report. */
+int gyaru_tune(struct gyaru_model *model, const char *path, const char *out,
+               const struct gyaru_tune_options *options, char **report, struct gyaru_error *err);
+
+/* A report of gyaru_tune() as a page that needs nothing else (caller frees); language "ja" or "en".
+ */
+int gyaru_tune_html(const char *report, const char *language, char **html, struct gyaru_error *err);
+
 /* ---- teacher-forced evaluation ------------------------------------------------------------ */
 
 struct gyaru_eval {

@@ -22,9 +22,9 @@
 
 #define RUN(result, input, ...) program_run(result, input, (const char *const[]){__VA_ARGS__, NULL})
 
-static const char *const commands[] = {"run",     "chat",  "serve",  "eval",   "tokenize",
-                                       "inspect", "check", "bench",  "doctor", "extract",
-                                       "convert", "bake",  "measure"};
+static const char *const commands[] = {"run",     "chat",  "serve",   "eval",   "tokenize",
+                                       "inspect", "check", "bench",   "doctor", "extract",
+                                       "convert", "bake",  "measure", "tune"};
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 

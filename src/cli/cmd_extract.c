@@ -131,19 +131,6 @@ static int make_options(const struct extract_options *o, struct gyaru_extract_op
     return parse_layers(o, out, err);
 }
 
-static bool wants_japanese(const struct extract_options *o)
-{
-    if (o->language)
-        return !strcmp(o->language, "ja");
-    const char *const names[] = {"LC_ALL", "LC_MESSAGES", "LANG"};
-    for (size_t i = 0; i < 3; i++) {
-        const char *value = getenv(names[i]);
-        if (value && *value)
-            return !strncmp(value, "ja", 2);
-    }
-    return false;
-}
-
 /* ---- results ----------------------------------------------------------------------------------
  */
 
@@ -154,7 +141,7 @@ static int write_report(const struct extract_options *o, const char *json, struc
     int rc = pages[0] && pages[1] ? file_make_dirs(o->report, err)
                                   : error_memory(err, strlen(o->report), "a path");
     if (!rc)
-        rc = gyaru_extract_html(json, wants_japanese(o) ? "ja" : "en", &html, err);
+        rc = gyaru_extract_html(json, options_japanese(o->language) ? "ja" : "en", &html, err);
     if (!rc)
         rc = file_write_atomic(pages[0], html, strlen(html), err);
     if (!rc)
@@ -182,7 +169,7 @@ static int show(const struct extract_options *o, const char *text, struct gyaru_
     if (o->json) {
         puts(text);
     } else {
-        extract_table_print(stdout, report, wants_japanese(o));
+        extract_table_print(stdout, report, options_japanese(o->language));
         if (vector)
             printf("%s\n", vector);
     }

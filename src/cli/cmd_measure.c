@@ -17,9 +17,6 @@
 
 #define SESSIONS  16
 #define CONTEXT   512 /* tokens of prompt and answer, unless --context says more */
-#define MESSAGES  "data/heldout_messages.json"
-#define PROMPTS   "data/prompts.json"
-#define STYLE     "data/gyaru_style.json"
 #define PROMPT    "butler"
 #define STRENGTHS "0,8,12,25"
 
@@ -33,16 +30,16 @@ struct measure_options {
 
 static const struct option_spec measure_specs[] = {
     {0, "messages", OPTION_TEXT, AT(messages), 0, 0, "FILE",
-     "what users say: a JSON array of texts, or one message a line (" MESSAGES ")"},
+     "what users say: a JSON array of texts, or one message a line (" TEXTS_MESSAGES ")"},
     {0, "prompts", OPTION_TEXT, AT(prompts), 0, 0, "FILE",
-     "system prompts: JSON object of arrays of texts (" PROMPTS ")"},
+     "system prompts: JSON object of arrays of texts (" TEXTS_PROMPTS ")"},
     {0, "prompt", OPTION_TEXT, AT(prompt), 0, 0, "NAME",
      "which of them the vector works against (" PROMPT ")"},
     {0, "prompt-index", OPTION_INT, AT(prompt_index), 0, 1000, "N",
      "which text of that name, from 0 (0)"},
     {0, "system", OPTION_TEXT, AT(system), 0, 0, "TEXT", "system prompt in place of --prompts"},
     {0, "style", OPTION_TEXT, AT(style), 0, 0, "FILE",
-     "what the style looks like: markers, polite endings, expected characters (" STYLE ")"},
+     "what the style looks like: markers, polite endings, expected characters (" TEXTS_STYLE ")"},
     {0, "strengths", OPTION_TEXT, AT(strengths), 0, 0, "X,Y,...",
      "one row of the table each, -10..30 (" STRENGTHS "; without a vector 0)"},
     {0, "limit", OPTION_INT, AT(limit), 1, 1000000, "N", "only the first N messages (all)"},
@@ -73,28 +70,12 @@ static void material_release(struct material *m)
     free(m->strengths);
 }
 
-static int read_list(const char *name, struct text_list *out, struct gyaru_error *err)
-{
-    char *path;
-    if (common_data_path(name, &path, err))
-        return -1;
-    int rc = text_list_read(path, out, err);
-    free(path);
-    return rc;
-}
-
 static int read_system(const struct measure_options *o, char **out, struct gyaru_error *err)
 {
-    if (o->system) {
-        *out = strdup(o->system);
-        return *out ? 0 : error_memory(err, strlen(o->system), "a prompt");
-    }
-    char *path;
-    if (common_data_path(o->prompts ? o->prompts : PROMPTS, &path, err))
-        return -1;
-    int rc = prompt_read(path, o->prompt ? o->prompt : PROMPT, o->prompt_index, out, err);
-    free(path);
-    return rc;
+    if (!o->system)
+        return texts_prompt(o->prompts, o->prompt ? o->prompt : PROMPT, o->prompt_index, out, err);
+    *out = strdup(o->system);
+    return *out ? 0 : error_memory(err, strlen(o->system), "a prompt");
 }
 
 static int read_material(const struct measure_options *o, bool steered, struct material *out,
@@ -103,8 +84,7 @@ static int read_material(const struct measure_options *o, bool steered, struct m
     const char *strengths = o->strengths ? o->strengths : steered ? STRENGTHS : "0";
     if (numbers_parse("strengths", strengths, GYARU_STRENGTH_MIN, GYARU_STRENGTH_MAX,
                       &out->strengths, &out->n_strengths, err) ||
-        common_data_path(o->style ? o->style : STYLE, &out->style, err) ||
-        read_list(o->messages ? o->messages : MESSAGES, &out->messages, err))
+        texts_style(o->style, &out->style, err) || texts_messages(o->messages, &out->messages, err))
         return -1;
     return read_system(o, &out->system, err);
 }

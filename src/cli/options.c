@@ -203,6 +203,19 @@ enum option_result options_parse(const struct option_help *help, int *argc, char
     return OPTIONS_OK;
 }
 
+bool options_japanese(const char *asked)
+{
+    if (asked)
+        return !strcmp(asked, "ja");
+    const char *const names[] = {"LC_ALL", "LC_MESSAGES", "LANG"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        const char *value = getenv(names[i]);
+        if (value && *value)
+            return !strncmp(value, "ja", 2);
+    }
+    return false;
+}
+
 int options_fail(const char *command, const struct gyaru_error *err)
 {
     fprintf(stderr, "gyaru %s: %s\n", command, err->text);

@@ -70,6 +70,9 @@ enum option_result options_parse(const struct option_help *help, int *argc, char
 int options_parse_layers(const char *name, const char *value, struct layer_range *out,
                          struct gyaru_error *err);
 
+/* Is the user's language Japanese? `asked` is "ja", "en", or NULL: by the locale's variables. */
+bool options_japanese(const char *asked);
+
 /* Prints "gyaru COMMAND: TEXT" on stderr and returns the exit code that belongs to it. */
 int options_fail(const char *command, const struct gyaru_error *err);
 

@@ -3,6 +3,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "cli/options.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -60,7 +61,7 @@ static int read_lines(struct text_list *list, const char *data, struct gyaru_err
     return 0;
 }
 
-int text_list_read(const char *path, struct text_list *out, struct gyaru_error *err)
+static int read_messages(const char *path, struct text_list *out, struct gyaru_error *err)
 {
     struct text_list list = {0};
     char *data;
@@ -87,7 +88,8 @@ void text_list_release(struct text_list *list)
     *list = (struct text_list){0};
 }
 
-int prompt_read(const char *path, const char *name, int index, char **out, struct gyaru_error *err)
+static int read_prompt(const char *path, const char *name, int index, char **out,
+                       struct gyaru_error *err)
 {
     json_t *root = json_parse_file(path, FILE_LIMIT, err);
     if (!root)
@@ -107,6 +109,31 @@ int prompt_read(const char *path, const char *name, int index, char **out, struc
     if (!rc)
         *out = copy;
     return rc;
+}
+
+int texts_messages(const char *file, struct text_list *out, struct gyaru_error *err)
+{
+    char *path;
+    if (common_data_path(file ? file : TEXTS_MESSAGES, &path, err))
+        return -1;
+    int rc = read_messages(path, out, err);
+    free(path);
+    return rc;
+}
+
+int texts_prompt(const char *file, const char *name, int index, char **out, struct gyaru_error *err)
+{
+    char *path;
+    if (common_data_path(file ? file : TEXTS_PROMPTS, &path, err))
+        return -1;
+    int rc = read_prompt(path, name, index, out, err);
+    free(path);
+    return rc;
+}
+
+int texts_style(const char *file, char **out, struct gyaru_error *err)
+{
+    return common_data_path(file ? file : TEXTS_STYLE, out, err);
 }
 
 int numbers_parse(const char *option, const char *text, float least, float most, float **out,

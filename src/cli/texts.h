@@ -12,13 +12,22 @@ struct text_list {
     size_t n;
 };
 
-/* A JSON array of texts, or a text file with one message a line (empty lines do not count). */
-int text_list_read(const char *path, struct text_list *out, struct gyaru_error *err);
+#define TEXTS_MESSAGES "data/heldout_messages.json"
+#define TEXTS_PROMPTS  "data/prompts.json"
+#define TEXTS_STYLE    "data/gyaru_style.json"
+
+/* A JSON array of texts, or a text file with one message a line (empty lines do not count). NULL:
+ * TEXTS_MESSAGES. */
+int texts_messages(const char *path, struct text_list *out, struct gyaru_error *err);
 void text_list_release(struct text_list *list);
 
 /* The text `index` (0-based) of list `name` in a JSON object {"butler": ["...", ...], ...} (caller
- * frees). */
-int prompt_read(const char *path, const char *name, int index, char **out, struct gyaru_error *err);
+ * frees). NULL: TEXTS_PROMPTS. */
+int texts_prompt(const char *path, const char *name, int index, char **out,
+                 struct gyaru_error *err);
+
+/* Where the style's file is (caller frees). NULL: TEXTS_STYLE. */
+int texts_style(const char *path, char **out, struct gyaru_error *err);
 
 /* "0,8,12" (caller frees); each from least to most. `option` stands in the message. */
 int numbers_parse(const char *option, const char *text, float least, float most, float **out,

@@ -1,0 +1,127 @@
+/* tune_table.c - see tune_table.h. */
+#include "cli/tune_table.h"
+
+#include <math.h>
+#include <string.h>
+
+struct column {
+    const char *key, *title;
+    bool share; /* shown in per cent */
+    int digits;
+};
+
+static const struct column columns[] = {
+    {"kl_p95", "KL p95", false, 2},       {"gain", "gain", false, 2},
+    {"wrong_way", "wrong", true, 0},      {"marker", "marker", true, 0},
+    {"signature", "sign.", true, 0},      {"polite", "polite", true, 0},
+    {"garbled", "garbled", true, 0},      {"no_end", "no end", true, 0},
+    {"repetition_4", "repeat4", true, 0}, {"nll", "NLL", false, 2},
+};
+
+#define N_COLUMNS (sizeof columns / sizeof *columns)
+
+static const char *text_of(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "";
+}
+
+static double number_of(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+static void print_figures(FILE *out, const json_t *point)
+{
+    for (size_t i = 0; i < N_COLUMNS; i++) {
+        double value = number_of(point, columns[i].key);
+        if (!isfinite(value))
+            fprintf(out, " %8s", "-");
+        else if (columns[i].share)
+            fprintf(out, " %7.0f%%", 100 * value);
+        else
+            fprintf(out, " %8.*f", columns[i].digits, value);
+    }
+}
+
+static void print_head(FILE *out, const char *first)
+{
+    fprintf(out, "%-10s", first);
+    for (size_t i = 0; i < N_COLUMNS; i++)
+        fprintf(out, " %8s", columns[i].title);
+    fputc('\n', out);
+}
+
+static void print_candidate(FILE *out, const json_t *c, bool japanese)
+{
+    const json_t *points = json_object_get(c, "points"), *point;
+    size_t i;
+    double budget = number_of(c, "budget_strength");
+    fprintf(out, japanese ? "\n候補 %s: 層 %g-%g (%g 層)" : "\ncandidate %s: layers %g-%g (%g)",
+            text_of(c, "name"), number_of(c, "layer_first"), number_of(c, "layer_last"),
+            number_of(c, "layers"));
+    if (isfinite(budget))
+        fprintf(out, japanese ? "; KL 予算内の最大強度 %.3g" : "; KL budget reached at %.3g",
+                budget);
+    fputc('\n', out);
+    if (!json_is_true(json_object_get(c, "finalist")))
+        return;
+    print_head(out, japanese ? "強度" : "strength");
+    json_array_foreach(points, i, point)
+    {
+        fprintf(out, "%-10.4g", number_of(point, "strength"));
+        print_figures(out, point);
+        fprintf(out, "  %s\n", text_of(point, "fault"));
+    }
+}
+
+static void print_control(FILE *out, const char *name, const json_t *point)
+{
+    if (!json_is_object(point))
+        return;
+    fprintf(out, "%-10s", name);
+    print_figures(out, point);
+    fputc('\n', out);
+}
+
+static void print_choice(FILE *out, const json_t *report, bool japanese)
+{
+    const json_t *choice = json_object_get(report, "choice");
+    const json_t *controls = json_object_get(report, "controls");
+    static const char *const names[] = {"none", "prompt", "random", "steered"};
+    if (!json_is_object(choice))
+        return;
+    fputs(japanese ? "\n確認 (未使用のメッセージ)\n" : "\nconfirmed on unseen messages\n", out);
+    print_head(out, "");
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        print_control(out, names[i], json_object_get(controls, names[i]));
+    fprintf(out,
+            japanese ? "\n推奨強度 %.4g、上限 %.4g (候補 %s、測定時の強度 %.4g)\n"
+                     : "\nrecommended strength %.4g, max %.4g (candidate %s, measured at %.4g)\n",
+            number_of(choice, "recommended_strength"), number_of(choice, "max_strength"),
+            text_of(choice, "candidate"), number_of(choice, "measured_strength"));
+    if (json_is_true(json_object_get(report, "written")))
+        fprintf(out, "%s\n", text_of(report, "output"));
+}
+
+void tune_table_print(FILE *out, const json_t *report, bool japanese)
+{
+    const json_t *candidates = json_object_get(report, "candidates"), *c;
+    size_t i;
+    print_head(out, "");
+    print_control(out, "none", json_object_get(report, "base"));
+    print_control(out, "prompt", json_object_get(report, "prompt"));
+    json_array_foreach(candidates, i, c) print_candidate(out, c, japanese);
+    print_choice(out, report, japanese);
+    fputs(
+        japanese
+            ? "KL p95: トークンごとの KL(操作後 || 元) の 95 % 点 (nat); gain: 普通文に対する\n"
+              "スタイル文の対数確率の増加 (nat/トークン); wrong: 逆向きに動いた組; NLL: 生成文の\n"
+              "元モデルでの負対数尤度 (スタイル指示つき); repeat4: 文字 4-gram の重複率\n"
+            : "KL p95: 95th percentile of the per-token KL(steered || base), nats; gain: in log-\n"
+              "probability of styled over plain texts, nats per token; wrong: pairs steered the\n"
+              "wrong way; NLL: of the answers without steering, asked for the style; repeat4:\n"
+              "repeated 4-grams of characters\n",
+        out);
+}

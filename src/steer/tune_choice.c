@@ -1,0 +1,119 @@
+/* tune_choice.c - see tune_choice.h. */
+#include "steer/tune_choice.h"
+
+#include <math.h>
+#include <stdio.h>
+
+/* Standard error of a share of n answers; one answer of doubt where the share is 0 or 1. */
+static double share_error(double share, size_t n)
+{
+    double p = fmin(fmax(share, 1.0 / (double)n), 1 - 1.0 / (double)n);
+    return sqrt(p * (1 - p) / (double)n);
+}
+
+/* ---- safety -----------------------------------------------------------------------------------
+ */
+
+/* NaN and infinity exceed every limit. */
+static bool exceeds(float value, float limit)
+{
+    return !(value <= limit + 1e-6f);
+}
+
+void tune_judge(const struct tuning *t, struct tune_point *p)
+{
+    const float *f = p->figures, *base = t->base.figures;
+    float nll = t->prompt.answered ? t->prompt.figures[FIGURE_NLL] : base[FIGURE_NLL];
+    float repetition = fmaxf(TUNE_REPETITION * base[FIGURE_REPETITION], TUNE_REPEATED);
+    const struct {
+        const char *what;
+        float value, limit;
+        float unit; /* 100: per cent */
+    } rules[] = {
+        {"wrong way", f[FIGURE_WRONG], TUNE_WRONG, 100},
+        {"invalid UTF-8", f[FIGURE_INVALID], base[FIGURE_INVALID], 100},
+        {"unexpected script", f[FIGURE_SCRIPT], base[FIGURE_SCRIPT] + TUNE_SCRIPT, 100},
+        {"garbled", f[FIGURE_GARBLED], base[FIGURE_GARBLED] + TUNE_GARBLED, 100},
+        {"repetition", f[FIGURE_REPETITION], repetition, 100},
+        {"NLL", f[FIGURE_NLL], nll + TUNE_NLL, 1},
+    };
+    p->fault[0] = '\0';
+    for (size_t i = 0; i < sizeof rules / sizeof *rules && !p->fault[0]; i++)
+        if (exceeds(rules[i].value, rules[i].limit))
+            snprintf(p->fault, sizeof p->fault, "%s %.3g%s (%.3g at most)", rules[i].what,
+                     (double)(rules[i].unit * rules[i].value), rules[i].unit > 1 ? "%" : "",
+                     (double)(rules[i].unit * rules[i].limit));
+}
+
+/* ---- choice -----------------------------------------------------------------------------------
+ */
+
+static bool eligible(const struct tune_point *p)
+{
+    return p->answered && p->read && p->strength > 0 && !p->fault[0];
+}
+
+/* The largest effect of all safe strengths; -1: there is none. */
+static double largest_effect(const struct tuning *t)
+{
+    double most = -1;
+    for (size_t i = 0; i < t->n_candidates; i++)
+        for (size_t k = 0; k < t->candidates[i].n_points; k++) {
+            const struct tune_point *p = &t->candidates[i].points[k];
+            if (eligible(p) && (double)p->figures[FIGURE_MARKER] > most)
+                most = (double)p->figures[FIGURE_MARKER];
+        }
+    return most;
+}
+
+/* What to say when nothing is safe: why the lowest strength with an effect is not. */
+static int nothing_safe(const struct tuning *t, double most, struct gyaru_error *err)
+{
+    double base = (double)t->base.figures[FIGURE_MARKER];
+    if (most >= 0)
+        return error_set(err, GYARU_FAILED,
+                         "no safe strength: '%s' shows the style in %.0f%% of the answers at most "
+                         "before it does damage, and in %.0f%% without steering: extract a better "
+                         "vector",
+                         t->vector->info.name, 100 * most, 100 * base);
+    const struct tune_candidate *c = &t->candidates[0];
+    for (size_t i = 0; i < c->n_points; i++)
+        if (c->points[i].answered && c->points[i].strength > 0)
+            return error_set(err, GYARU_FAILED,
+                             "no safe strength: '%s' does damage at %g already: %s: extract a "
+                             "better vector",
+                             t->vector->info.name, (double)c->points[i].strength,
+                             c->points[i].fault);
+    return error_set(err, GYARU_FAILED, "no safe strength: the ladder has none above 0");
+}
+
+int tune_choose(struct tuning *t, struct gyaru_error *err)
+{
+    double most = largest_effect(t), base = (double)t->base.figures[FIGURE_MARKER];
+    double error = share_error(most, t->search.n_messages);
+    if (most <= base + 2 * error)
+        return nothing_safe(t, most, err);
+    double lowest = INFINITY, answer = 1.001 / (double)t->search.n_messages;
+    for (size_t i = 0; i < t->n_candidates; i++)
+        for (size_t k = 0; k < t->candidates[i].n_points; k++) {
+            const struct tune_point *p = &t->candidates[i].points[k];
+            double kl = (double)p->figures[FIGURE_KL_P95];
+            /* One answer more or less is a tie: the same messages drew the same random numbers. */
+            if (!eligible(p) || (double)p->figures[FIGURE_MARKER] < most - answer ||
+                (t->best >= 0 && kl >= lowest))
+                continue;
+            lowest = kl;
+            t->best = (int)i;
+            t->best_point = k;
+        }
+    return 0;
+}
+
+bool tune_beats(const struct tuning *t, enum tune_control a, enum tune_control b)
+{
+    size_t n = t->confirm.n_messages;
+    double x = (double)t->controls[a].figures[FIGURE_MARKER];
+    double y = (double)t->controls[b].figures[FIGURE_MARKER];
+    double error = hypot(share_error(x, n), share_error(y, n));
+    return x - y > 2 * error;
+}

@@ -1,0 +1,19 @@
+/*
+ * tune_choice.h - which strengths are safe, and which of them is best. Functions of measured
+ * figures alone.
+ */
+#ifndef STEER_TUNE_CHOICE_H
+#define STEER_TUNE_CHOICE_H
+
+#include "steer/tune.h"
+
+/* Writes into the point why it is not safe; it and the bases must have answered. */
+void tune_judge(const struct tuning *t, struct tune_point *point);
+
+/* Sets best and best_point, or fails: "no safe strength", with what came closest. */
+int tune_choose(struct tuning *t, struct gyaru_error *err);
+
+/* Is the marker rate of control a above that of b by more than two standard errors? */
+bool tune_beats(const struct tuning *t, enum tune_control a, enum tune_control b);
+
+#endif
