@@ -31,7 +31,7 @@ int journal_open(const char *path, const uint8_t key[SHA256_BYTES], size_t n_flo
 int journal_append(struct journal *journal, const float *records, size_t n,
                    struct gyaru_error *err);
 
-/* Once all records are there: makes them readable in place. */
+/* Makes records readable in place, those that are there and those that will be. */
 int journal_map(struct journal *journal, struct gyaru_error *err);
 const float *journal_record(const struct journal *journal, size_t i); /* [n_floats] */
 

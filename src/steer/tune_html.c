@@ -329,7 +329,7 @@ static void write_row(struct page *p, const char *name, const json_t *point)
 
 static void begin_table(struct page *p, const char *first)
 {
-    str_puts(&p->out, "<div class=\"wide\"><table><thead><tr><th scope=\"col\">");
+    str_puts(&p->out, "<div class=\"scroll\"><table><thead><tr><th scope=\"col\">");
     html_text(&p->out, first);
     str_puts(&p->out, "</th>");
     for (int k = 0; k < CURVES; k++) {
@@ -369,8 +369,10 @@ static int write_candidate(struct page *p, const json_t *candidate, double chose
     if (!flag_of(candidate, "finalist"))
         return 0;
     int rc = curves_read(candidate, &curves, err);
+    str_puts(&p->out, "<div class=\"plots\">\n");
     if (!rc)
         rc = draw_all(p, &curves, chosen, err);
+    str_puts(&p->out, "</div>\n");
     curves_release(&curves);
     begin_table(p, say(p, "strength", "強度"));
     json_array_foreach(json_object_get(candidate, "points"), i, point)
