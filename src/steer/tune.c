@@ -324,43 +324,6 @@ static int confirm(struct tuning *t, struct gyaru_error *err)
     return 0;
 }
 
-/* ---- the file ---------------------------------------------------------------------------------
- */
-
-static int set_number(struct gyaru_vector *v, const char *key, double value,
-                      struct gyaru_error *err)
-{
-    char text[40];
-    snprintf(text, sizeof text, "%.6g", value);
-    return vector_set_metadata(v, key, text, err);
-}
-
-static int write_vector(struct tuning *t, struct gyaru_error *err)
-{
-    const struct tune_candidate *c = &t->candidates[t->best];
-    double chosen = (double)c->points[t->best_point].strength;
-    t->scaled = t->options->rescale > 0 ? chosen / t->options->rescale : 1;
-    struct gyaru_vector *v;
-    char *warning = NULL;
-    if (tune_make_vector(t, c->first, c->last, c->factor * t->scaled, NULL, &v, err))
-        return -1;
-    int rc = set_number(v, "recommended_strength", chosen / t->scaled, err);
-    if (!rc)
-        rc = set_number(v, "max_strength", (double)t->max_strength / t->scaled, err);
-    if (!rc && fabs(c->factor * t->scaled - 1) > 1e-12)
-        rc = vector_set_metadata(v, "scale", "tuned", err);
-    if (!rc)
-        rc = vector_set_metadata(v, "tuned_layers", c->name, err);
-    if (!rc)
-        rc = set_number(v, "tuned_factor", c->factor * t->scaled, err);
-    if (!rc)
-        rc = vector_save(v, t->out, &warning, err);
-    t->written = !rc;
-    free(warning);
-    gyaru_vector_close(v);
-    return rc;
-}
-
 /* ---- all --------------------------------------------------------------------------------------
  */
 
@@ -375,7 +338,7 @@ static int search(struct tuning *t, struct gyaru_error *err)
     if (tune_choose(t, err) || confirm(t, err))
         return -1;
     if (t->confirmed)
-        return write_vector(t, err);
+        return tune_write(t, err);
     return error_set(err, GYARU_FAILED,
                      "no safe strength: on unseen messages strength %g of '%s' shows the style in "
                      "%.0f%% of the answers, a random vector in %.0f%%, none in %.0f%%",

@@ -129,6 +129,9 @@ void tune_release(struct tuning *t);
 int tune_make_vector(const struct tuning *t, int first, int last, double factor,
                      const uint64_t *seed, struct gyaru_vector **out, struct gyaru_error *err);
 
+/* Writes the chosen candidate to `out` with its strengths, rescaled if that was asked for. */
+int tune_write(struct tuning *t, struct gyaru_error *err);
+
 /* tune_measure.c. `who` is the candidate's number or a control's, for the journal. */
 enum tune_who { WHO_BASE = 1000, WHO_PROMPT, WHO_CONTROL };
 int tune_journal_open(struct tuning *t, struct gyaru_error *err);

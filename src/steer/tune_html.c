@@ -317,9 +317,9 @@ static void write_row(struct page *p, const char *name, const json_t *point)
 {
     if (!json_is_object(point))
         return;
-    str_puts(&p->out, "<tr><th scope=\"row\">");
+    str_puts(&p->out, "<tr><td>");
     html_text(&p->out, name);
-    str_puts(&p->out, "</th>");
+    str_puts(&p->out, "</td>");
     for (int k = 0; k < CURVES; k++)
         write_cell(p, point, (enum curve)k);
     str_puts(&p->out, "<td>");

@@ -1,4 +1,4 @@
-/* tune_setup.c - what a run needs before it measures; see tune.h. */
+/* tune_setup.c - what a run needs before it measures, and the vectors that it makes; see tune.h. */
 #include "steer/tune.h"
 
 #include "base/random.h"
@@ -83,6 +83,43 @@ int tune_make_vector(const struct tuning *t, int first, int last, double factor,
         gyaru_vector_close(v);
     else
         *out = v;
+    return rc;
+}
+
+/* ---- the file ---------------------------------------------------------------------------------
+ */
+
+static int set_number(struct gyaru_vector *v, const char *key, double value,
+                      struct gyaru_error *err)
+{
+    char text[40];
+    snprintf(text, sizeof text, "%.6g", value);
+    return vector_set_metadata(v, key, text, err);
+}
+
+int tune_write(struct tuning *t, struct gyaru_error *err)
+{
+    const struct tune_candidate *c = &t->candidates[t->best];
+    double chosen = (double)c->points[t->best_point].strength;
+    t->scaled = t->options->rescale > 0 ? chosen / t->options->rescale : 1;
+    struct gyaru_vector *v;
+    char *warning = NULL;
+    if (tune_make_vector(t, c->first, c->last, c->factor * t->scaled, NULL, &v, err))
+        return -1;
+    int rc = set_number(v, "recommended_strength", chosen / t->scaled, err);
+    if (!rc)
+        rc = set_number(v, "max_strength", (double)t->max_strength / t->scaled, err);
+    if (!rc && fabs(c->factor * t->scaled - 1) > 1e-12)
+        rc = vector_set_metadata(v, "scale", "tuned", err);
+    if (!rc)
+        rc = vector_set_metadata(v, "tuned_layers", c->name, err);
+    if (!rc)
+        rc = set_number(v, "tuned_factor", c->factor * t->scaled, err);
+    if (!rc)
+        rc = vector_save(v, t->out, &warning, err);
+    t->written = !rc;
+    free(warning);
+    gyaru_vector_close(v);
     return rc;
 }
 
