@@ -143,40 +143,63 @@ static void finish_slot(struct engine *engine, struct slot *slot, enum gyaru_fin
 }
 
 /* The slot for this job, NULL if it has to wait. A slot whose job was cancelled is free one step
- * later: its own connection waits for it rather than lose its cache. */
+ * later: its own conversation waits for it rather than lose its cache. The same conversation may
+ * also be asked for twice at a time, over HTTP: the second takes another slot. */
 static struct slot *choose_slot(struct engine *engine, const struct job *job)
 {
     struct slot *best = NULL;
     for (int i = 0; i < engine->options.sessions; i++) {
         struct slot *slot = &engine->slots[i];
-        if (slot->owner == job->owner)
-            return slot->job ? NULL : slot;
+        if (slot->owner == job->owner && !slot->job)
+            return slot;
+        if (slot->owner == job->owner && job_cancelled(slot->job))
+            return NULL;
         if (!slot->job && (!best || slot->last_used < best->last_used))
             best = slot;
     }
     return best;
 }
 
+/* The prompt's ids; caller frees. */
+static int encode_job(struct engine *engine, struct job *job, int32_t **ids, size_t *n_ids,
+                      struct gyaru_error *err)
+{
+    const struct gyaru_model *model = engine->loaded.model;
+    const char *prompt = job->options.prompt;
+    size_t dropped = 0;
+    if (prompt)
+        return gyaru_tokenize(gyaru_model_tokenizer(model), prompt, strlen(prompt), true, ids,
+                              n_ids, err);
+    if (prompt_encode(model, job->messages, job->n_messages, job->max_tokens, ids, n_ids, &dropped,
+                      err))
+        return -1;
+    atomic_store(&job->dropped, dropped);
+    return 0;
+}
+
 static int start_job(struct engine *engine, struct slot *slot, struct job *job,
                      struct gyaru_error *err)
 {
+    const struct job_options *own = &job->options;
     int32_t *ids;
-    size_t n_ids, dropped;
-    if (prompt_encode(engine->loaded.model, job->messages, job->n_messages, job->max_tokens, &ids,
-                      &n_ids, &dropped, err))
+    size_t n_ids;
+    if (encode_job(engine, job, &ids, &n_ids, err))
         return -1;
-    atomic_store(&job->dropped, dropped);
     struct steering_value live = steering_get(engine->steering);
     float strengths[GYARU_MAX_VECTORS] = {0};
     if (engine->loaded.vector >= 0)
-        strengths[engine->loaded.vector] = live.strength;
+        strengths[engine->loaded.vector] = own->has_strength ? own->strength : live.strength;
     struct gyaru_request request;
     gyaru_request_init(engine->loaded.model, &request);
     request.prompt = ids;
     request.n_prompt = n_ids;
     request.max_tokens = job->max_tokens;
-    request.sampling = engine->loaded.sampling;
-    request.sampling.seed += engine->n_started++;
+    request.sampling = own->has_sampling ? own->sampling : engine->loaded.sampling;
+    uint64_t nth = engine->n_started++;
+    if (!own->has_seed)
+        request.sampling.seed = engine->loaded.sampling.seed + nth;
+    request.stop = (const char *const *)own->stop;
+    request.n_stop = own->n_stop;
     request.strengths = strengths;
     request.gauge = engine->loaded.vector;
     int rc = gyaru_session_start(slot->session, &request, err);
@@ -267,8 +290,14 @@ static void report(struct engine *engine, struct slot *slot, const struct gyaru_
     }
     if (event.kind != JOB_PREFILL || !said->finish)
         job_push_text(slot->job, &event, said->text, said->text_len);
-    if (said->finish)
+    struct gyaru_error error;
+    if (said->finish == GYARU_OVERFLOW) {
+        error_set(&error, GYARU_FAILED,
+                  "the steering drove the model's numbers out of range: use a lower strength");
+        finish_slot(engine, slot, GYARU_STOP, &error);
+    } else if (said->finish) {
         finish_slot(engine, slot, said->finish, NULL);
+    }
 }
 
 /* Gives the running sessions the live strength, cancels what was cancelled; returns how many run.
@@ -285,7 +314,7 @@ static size_t prepare_step(struct engine *engine)
             gyaru_session_cancel(slot->session);
         if (slot->version != live.version) {
             slot->version = live.version;
-            if (engine->loaded.vector >= 0)
+            if (engine->loaded.vector >= 0 && !slot->job->options.has_strength)
                 gyaru_session_set_strength(slot->session, engine->loaded.vector, live.strength);
         }
         engine->step_sessions[n++] = slot->session;
@@ -368,6 +397,7 @@ static void fill_info(struct engine *engine)
         .load_seconds = model->load_seconds,
         .loaded_at = (int64_t)time(NULL),
         .sampling = loaded->sampling,
+        .tokenizer = gyaru_model_tokenizer(loaded->model),
     };
 }
 

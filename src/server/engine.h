@@ -25,6 +25,7 @@ struct engine_info {
     double load_seconds;
     int64_t loaded_at; /* seconds since 1970 */
     struct gyaru_sampling sampling;
+    const struct gyaru_tokenizer *tokenizer; /* constant: any thread may use it */
 };
 
 struct engine_counts {

@@ -28,6 +28,15 @@ struct job *job_new(uint64_t owner, struct gyaru_message *messages, size_t n_mes
     return job;
 }
 
+void job_options_release(struct job_options *options)
+{
+    for (size_t i = 0; i < options->n_stop; i++)
+        free(options->stop[i]);
+    free(options->stop);
+    free(options->prompt);
+    *options = (struct job_options){0};
+}
+
 struct job *job_ref(struct job *job)
 {
     atomic_fetch_add(&job->refs, 1);
@@ -40,6 +49,7 @@ void job_unref(struct job *job)
         return;
     pthread_mutex_destroy(&job->lock);
     messages_free(job->messages, job->n_messages);
+    job_options_release(&job->options);
     free(job->ring);
     free(job);
 }
@@ -118,6 +128,16 @@ bool job_pop(struct job *job, struct job_event *event)
     }
     pthread_mutex_unlock(&job->lock);
     return any;
+}
+
+void job_event_text(const struct job_event *event, struct str *out)
+{
+    for (size_t i = 0; i < event->text_len; i++) {
+        if (event->text[i])
+            str_putc(out, event->text[i]);
+        else
+            str_puts(out, "\xef\xbf\xbd");
+    }
 }
 
 bool job_pending(struct job *job)

@@ -10,6 +10,7 @@
 #define SERVER_JOB_H
 
 #include "base/error.h"
+#include "base/str.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -41,9 +42,22 @@ struct job_end {
     struct gyaru_timings timings;
 };
 
+/* What a request sets for itself; all zero: nothing, the server's values hold. */
+struct job_options {
+    bool has_strength; /* it does not follow the live strength */
+    float strength;
+    bool has_sampling;
+    struct gyaru_sampling sampling;
+    bool has_seed; /* sampling.seed is the client's: the same request gives the same answer */
+    char **stop;   /* [n_stop] owned; the answer ends before any of them */
+    size_t n_stop;
+    char *prompt; /* owned; raw text with special tokens, instead of messages; NULL: none */
+};
+
 struct job {
     /* the request */
-    uint64_t owner; /* connection; a follow-up of the same owner finds its KV cache */
+    uint64_t owner; /* conversation; a follow-up of the same owner finds its KV cache */
+    struct job_options options;
     struct gyaru_message *messages;
     size_t n_messages;
     int max_tokens; /* 0: what the context leaves */
@@ -59,7 +73,10 @@ struct job {
     struct job_event *ring;  /* [cap + 1] */
 };
 
-/* Takes over the messages, also on failure. NULL when out of memory. */
+void job_options_release(struct job_options *options);
+
+/* Takes over the messages, also on failure. NULL when out of memory. Options, if any, are put into
+ * job->options (which then owns them) before the job is submitted. */
 struct job *job_new(uint64_t owner, struct gyaru_message *messages, size_t n_messages,
                     int max_tokens, int ring_events);
 struct job *job_ref(struct job *job);
@@ -76,6 +93,9 @@ void job_push_end(struct job *job);
 
 /* Owner's side: takes the oldest event; false if there is none. */
 bool job_pop(struct job *job, struct job_event *event);
+/* Appends the event's text. Models can say U+0000, which would end the text for every reader of C
+ * strings, the next prompt included: it becomes U+FFFD. */
+void job_event_text(const struct job_event *event, struct str *out);
 bool job_pending(struct job *job);
 bool job_overflowed(struct job *job);
 

@@ -178,22 +178,10 @@ static void send_end(struct ws *ws)
     keep_answer(ws);
 }
 
-/* Models can say U+0000, which would end the answer for every reader of C strings, the next
- * prompt included: it becomes U+FFFD. */
-static void append_without_nul(struct str *s, const char *text, size_t len)
-{
-    for (size_t i = 0; i < len; i++) {
-        if (text[i])
-            str_putc(s, text[i]);
-        else
-            str_puts(s, "\xef\xbf\xbd");
-    }
-}
-
 static void send_token(struct ws *ws, const struct job_event *event)
 {
     size_t start = ws->answer.len;
-    append_without_nul(&ws->answer, event->text, event->text_len);
+    job_event_text(event, &ws->answer);
     if (str_failed(&ws->answer)) {
         kill_connection(ws, "out of memory");
         return;
