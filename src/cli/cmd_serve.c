@@ -20,9 +20,9 @@
 struct serve {
     struct common_options common;
     struct sampling_options sampling;
-    const char *host, *port_file, *key_file, *system;
-    int port, sessions, waiting, connections, message_bytes, ring_events, idle_seconds,
-        send_seconds, drain_seconds;
+    const char *host, *port_file, *key_file, *system, *allow_origin;
+    int port, sessions, waiting, connections, message_bytes, body_bytes, ring_events, idle_seconds,
+        send_seconds, drain_seconds, ping_seconds, per_address;
     char *key; /* owned; NULL: none */
     struct loaded_model loaded;
 };
@@ -44,7 +44,13 @@ static const struct option_spec serve_options[] = {
     {0, "waiting", OPTION_INT, AT(waiting), 1, 10000, "N", "requests that may wait (32)"},
     {0, "connections", OPTION_INT, AT(connections), 1, 50000, "N", "open sockets (2048)"},
     {0, "max-message", OPTION_INT, AT(message_bytes), 64, 16 << 20, "BYTES",
-     "of one WebSocket message or request body (65536)"},
+     "of one WebSocket message (65536)"},
+    {0, "max-body", OPTION_INT, AT(body_bytes), 64, 16 << 20, "BYTES",
+     "of one request body (1048576)"},
+    {0, "per-address", OPTION_INT, AT(per_address), 1, 10000, "N",
+     "API answers that run or wait for one client address (16)"},
+    {0, "allow-origin", OPTION_TEXT, AT(allow_origin), 0, 0, "LIST",
+     "other web pages that may use the API, as http://HOST:PORT with commas between (none)"},
     {0, "ring", OPTION_INT, AT(ring_events), 16, 1 << 20, "N",
      "tokens of one answer that may wait for a slow reader (1024)"},
     {0, "idle-timeout", OPTION_INT, AT(idle_seconds), 1, 86400, "SECONDS",
@@ -53,6 +59,8 @@ static const struct option_spec serve_options[] = {
      "before a connection that reads nothing is closed (30)"},
     {0, "drain", OPTION_INT, AT(drain_seconds), 0, 86400, "SECONDS",
      "for running answers after SIGTERM (5)"},
+    {0, "ping", OPTION_INT, AT(ping_seconds), 1, 86400, "SECONDS",
+     "of silence in a streamed answer before a comment keeps it alive (15)"},
     OPTION_END};
 
 static void serve_init(struct serve *serve)
@@ -65,6 +73,9 @@ static void serve_init(struct serve *serve)
         .waiting = defaults.waiting,
         .connections = defaults.connections,
         .message_bytes = (int)defaults.message_bytes,
+        .body_bytes = (int)defaults.body_bytes,
+        .ping_seconds = defaults.ping_seconds,
+        .per_address = defaults.per_address,
         .ring_events = defaults.ring_events,
         .idle_seconds = defaults.idle_seconds,
         .send_seconds = defaults.send_seconds,
@@ -194,6 +205,10 @@ static void fill_options(struct serve *serve, struct server_options *options)
     options->waiting = serve->waiting;
     options->connections = serve->connections;
     options->message_bytes = (size_t)serve->message_bytes;
+    options->body_bytes = (size_t)serve->body_bytes;
+    options->ping_seconds = serve->ping_seconds;
+    options->per_address = serve->per_address;
+    options->allow_origin = serve->allow_origin;
     options->ring_events = serve->ring_events;
     options->idle_seconds = serve->idle_seconds;
     options->send_seconds = serve->send_seconds;
@@ -238,10 +253,10 @@ static int run(int argc, char **argv)
                                           {sampling_options, &serve.sampling},
                                           {serve_options, &serve},
                                           {NULL, NULL}};
-    const struct option_help help = {
-        "serve", "[options]",
-        "Serves the page, the WebSocket chat and the health check until SIGINT or SIGTERM.",
-        groups};
+    const struct option_help help = {"serve", "[options]",
+                                     "Serves the page, the WebSocket chat and the "
+                                     "OpenAI-compatible API until SIGINT or SIGTERM.",
+                                     groups};
     int code = 0;
     enum option_result parsed = options_parse(&help, &argc, argv, &error);
     if (parsed == OPTIONS_OK && argc > 1)
@@ -255,5 +270,4 @@ static int run(int argc, char **argv)
     return code;
 }
 
-const struct command cmd_serve = {"serve", "the page, the WebSocket chat and the health check",
-                                  run};
+const struct command cmd_serve = {"serve", "the page, the WebSocket chat and the OpenAI API", run};

@@ -19,11 +19,14 @@ struct server {
     struct engine *engine;
     struct lws_context *context;
     struct lws_vhost *vhost;
-    struct lws *listener; /* NULL once the server stops accepting */
-    int port;             /* as bound */
-    int n_connections;    /* sockets accepted and not yet closed */
-    struct ws *ws_list;   /* all WebSockets */
-    uint64_t next_id;     /* of a WebSocket; from 1 */
+    struct lws *listener;   /* NULL once the server stops accepting */
+    int port;               /* as bound */
+    int n_connections;      /* sockets accepted and not yet closed */
+    struct ws *ws_list;     /* all WebSockets */
+    uint64_t next_id;       /* of a WebSocket; from 1 */
+    struct stream *streams; /* all HTTP answers being made */
+    uint64_t next_answer;   /* of an HTTP answer; from 1 */
+    size_t body_bytes;      /* of all request bodies held */
     lws_sorted_usec_list_t tick;
     atomic_bool stop; /* set from other threads */
     bool stopping;
@@ -37,16 +40,22 @@ struct route;
 /* One request and its answer. */
 struct exchange {
     const struct route *route; /* whose body is being collected; NULL: none */
+    const char *path;          /* while the route answers; NULL: it was read before the body */
     struct str request;        /* its body so far */
+    char *origin;              /* owned: another page's, which may read the answer; NULL: none */
     const unsigned char *body; /* of the answer */
     size_t len, sent;          /* bytes */
     char *owned;               /* freed with the exchange; NULL if body is static */
+    bool answering;            /* the head is sent */
     bool close;                /* the connection ends with this answer */
 };
 
+struct stream;
+
 struct conn {
     struct exchange exchange;
-    struct ws *ws; /* NULL: HTTP */
+    struct stream *stream; /* an answer that is still being made; NULL: none */
+    struct ws *ws;         /* NULL: HTTP */
 };
 
 /* The callbacks of libwebsockets for a connection that speaks HTTP; -1 closes it. */
@@ -55,7 +64,7 @@ int http_body(struct server *server, struct conn *conn, struct lws *wsi, const v
               size_t len);
 int http_body_end(struct server *server, struct conn *conn, struct lws *wsi);
 int http_writeable(struct conn *conn, struct lws *wsi);
-void http_release(struct conn *conn);
+void http_release(struct server *server, struct conn *conn);
 
 /* May this request become a WebSocket? 0, or -1 after an answer that says why not. */
 int http_upgrade(struct server *server, struct lws *wsi);
@@ -68,8 +77,17 @@ struct http_answer {
     size_t len;
     char *owned; /* taken over */
     const char *extra_name, *extra_value;
+    bool preflight;        /* says what other pages may send */
+    bool endless, chunked; /* for http_head(): a body of unknown length, in chunks or to the end */
 };
 int http_answer(struct conn *conn, struct lws *wsi, struct http_answer answer);
+
+/* For an answer whose body somebody else writes: its head, and what ends it. */
+int http_head(struct conn *conn, struct lws *wsi, const struct http_answer *answer);
+int http_finish(struct conn *conn, struct lws *wsi);
+
+/* The request is understood: its body is not needed any more. */
+void http_forget_body(struct server *server, struct conn *conn);
 
 /* {"error":{"code","message","type"}} */
 int http_error(struct conn *conn, struct lws *wsi, unsigned status, const char *type,
@@ -77,6 +95,18 @@ int http_error(struct conn *conn, struct lws *wsi, unsigned status, const char *
 
 /* An asset of the page: 200 or 304; false if there is none of that name. */
 bool asset_answer(struct conn *conn, struct lws *wsi, const char *path, int *rc);
+
+/* ---- answers that are still being made (stream.h) ---- */
+
+int stream_writeable(struct conn *conn);
+void stream_close(struct conn *conn); /* cancels the job */
+void stream_notify_all(struct server *server);
+
+/* Once a second: pings, and closes readers that take nothing. */
+void stream_tick_all(struct server *server);
+
+/* How many there are; `now` cancels them. */
+size_t stream_go_away(struct server *server, bool now);
 
 /* ---- WebSocket ---- */
 

@@ -56,16 +56,29 @@ static bool is_own_origin(const char *origin, const char *host)
     return !strcasecmp(rest + 3, host);
 }
 
-enum guard_verdict guard_check(const struct guard_request *request, const char *bound)
+static bool is_listed(const char *origin, const char *list)
+{
+    size_t len = strlen(origin);
+    for (const char *p = list; p && *p;) {
+        size_t n = strcspn(p, ",");
+        if (n == len && n && !strncasecmp(p, origin, n))
+            return true;
+        p += n + (p[n] == ',');
+    }
+    return false;
+}
+
+enum guard_verdict guard_check(const struct guard_request *request, const char *bound,
+                               const char *allowed)
 {
     char name[NAME_MAX_BYTES];
     if (!request->host || !host_name(request->host, name))
         return GUARD_BAD_HOST;
     if (!guard_is_loopback(name) && !is_wildcard(bound) && strcasecmp(name, bound))
         return GUARD_FOREIGN_HOST;
-    if (request->origin && !is_own_origin(request->origin, request->host))
-        return GUARD_FOREIGN_ORIGIN;
-    return GUARD_PASS;
+    if (!request->origin || is_own_origin(request->origin, request->host))
+        return GUARD_PASS;
+    return is_listed(request->origin, allowed) ? GUARD_ALLOWED_ORIGIN : GUARD_FOREIGN_ORIGIN;
 }
 
 /* Takes the same time wherever the first difference is. */

@@ -13,7 +13,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define HEADER_MAX 1024 /* bytes of any header that we look at */
+#define HEADER_MAX   1024       /* bytes of any header that we look at */
+#define BODIES_BYTES (32 << 20) /* of all request bodies held at a time */
 
 static const char *const security_headers[][2] = {
     {"content-security-policy:",
@@ -27,11 +28,23 @@ static const char *const security_headers[][2] = {
 
 /* ---- answers -------------------------------------------------------------------------------- */
 
-void http_release(struct conn *conn)
+void http_forget_body(struct server *server, struct conn *conn)
+{
+    server->body_bytes -= conn->exchange.request.len;
+    str_release(&conn->exchange.request);
+}
+
+void http_release(struct server *server, struct conn *conn)
 {
     free(conn->exchange.owned);
-    str_release(&conn->exchange.request);
+    free(conn->exchange.origin);
+    http_forget_body(server, conn);
     memset(&conn->exchange, 0, sizeof conn->exchange);
+}
+
+static struct server *server_of(struct lws *wsi)
+{
+    return lws_context_user(lws_get_context(wsi));
 }
 
 static int add_header(struct lws *wsi, const char *name, const char *value, uint8_t **p,
@@ -41,7 +54,8 @@ static int add_header(struct lws *wsi, const char *name, const char *value, uint
                                        (const unsigned char *)value, (int)strlen(value), p, end);
 }
 
-static int write_head(struct lws *wsi, const struct http_answer *answer, bool close)
+static int write_head(struct lws *wsi, const struct http_answer *answer, const char *origin,
+                      bool close)
 {
     uint8_t buffer[LWS_PRE + 4096], *start = buffer + LWS_PRE, *p = start;
     uint8_t *end = buffer + sizeof buffer - 1;
@@ -55,17 +69,33 @@ static int write_head(struct lws *wsi, const struct http_answer *answer, bool cl
         return -1;
     if (answer->extra_name && add_header(wsi, answer->extra_name, answer->extra_value, &p, end))
         return -1;
+    if (answer->preflight &&
+        (add_header(wsi, "access-control-allow-methods:", "GET, POST, PUT", &p, end) ||
+         add_header(wsi, "access-control-allow-headers:", "Authorization, Content-Type, X-Api-Key",
+                    &p, end) ||
+         add_header(wsi, "access-control-max-age:", "600", &p, end)))
+        return -1;
+    if (origin && (add_header(wsi, "access-control-allow-origin:", origin, &p, end) ||
+                   add_header(wsi, "vary:", "origin", &p, end)))
+        return -1;
     if (close && add_header(wsi, "connection:", "close", &p, end))
         return -1;
-    if (lws_add_http_header_content_length(wsi, answer->len, &p, end))
+    if (answer->chunked && add_header(wsi, "transfer-encoding:", "chunked", &p, end))
+        return -1;
+    if (!answer->endless && lws_add_http_header_content_length(wsi, answer->len, &p, end))
         return -1;
     return lws_finalize_write_http_header(wsi, start, &p, end) ? -1 : 0;
 }
 
-static int finish(struct conn *conn, struct lws *wsi)
+int http_head(struct conn *conn, struct lws *wsi, const struct http_answer *answer)
+{
+    return write_head(wsi, answer, conn->exchange.origin, conn->exchange.close);
+}
+
+int http_finish(struct conn *conn, struct lws *wsi)
 {
     bool close = conn->exchange.close;
-    http_release(conn);
+    http_release(server_of(wsi), conn);
     return close || lws_http_transaction_completed(wsi) ? -1 : 0;
 }
 
@@ -96,7 +126,8 @@ int http_answer(struct conn *conn, struct lws *wsi, struct http_answer answer)
     x->len = head ? 0 : answer.len;
     x->sent = 0;
     x->route = NULL;
-    if (write_head(wsi, &answer, x->close))
+    x->answering = true;
+    if (http_head(conn, wsi, &answer))
         return -1;
     return http_writeable(conn, wsi);
 }
@@ -104,10 +135,14 @@ int http_answer(struct conn *conn, struct lws *wsi, struct http_answer answer)
 int http_writeable(struct conn *conn, struct lws *wsi)
 {
     struct exchange *x = &conn->exchange;
+    if (conn->stream)
+        return stream_writeable(conn);
+    if (!x->answering)
+        return 0;
     if (send_body(x, wsi))
         return -1;
     if (x->sent == x->len)
-        return finish(conn, wsi);
+        return http_finish(conn, wsi);
     lws_callback_on_writable(wsi);
     return 0;
 }
@@ -126,7 +161,7 @@ int http_json(struct conn *conn, struct lws *wsi, unsigned status, json_t *json)
     if (status == 401) {
         answer.extra_name = "www-authenticate:";
         answer.extra_value = "Bearer";
-    } else if (status == 503) {
+    } else if (status == 503 || status == 429) {
         answer.extra_name = "retry-after:";
         answer.extra_value = "1";
     }
@@ -190,7 +225,7 @@ static bool refused(struct server *server, struct conn *conn, struct lws *wsi, b
     struct guard_request request;
     read_headers(wsi, &headers, &request);
     conn->exchange.close = true;
-    switch (guard_check(&request, server->options.host)) {
+    switch (guard_check(&request, server->options.host, server->options.allow_origin)) {
     case GUARD_BAD_HOST:
         *rc = http_error(conn, wsi, 400, "invalid_request_error", "the Host header is not valid");
         return true;
@@ -202,6 +237,13 @@ static bool refused(struct server *server, struct conn *conn, struct lws *wsi, b
         *rc = http_error(conn, wsi, 403, "permission_error",
                          "pages of another origin may not use this server");
         return true;
+    case GUARD_ALLOWED_ORIGIN:
+        conn->exchange.origin = strdup(request.origin);
+        if (!conn->exchange.origin) {
+            *rc = -1;
+            return true;
+        }
+        break;
     case GUARD_PASS:
         break;
     }
@@ -227,8 +269,10 @@ static bool bad_body(struct server *server, struct conn *conn, struct lws *wsi, 
         *rc = http_error(conn, wsi, 411, "invalid_request_error", "a Content-Length is needed");
     else if (!*length || strspn(length, "0123456789") != strlen(length) || strlen(length) > 15)
         *rc = http_error(conn, wsi, 400, "invalid_request_error", "Content-Length is no number");
-    else if (strtoull(length, NULL, 10) > server->options.message_bytes)
+    else if (strtoull(length, NULL, 10) > server->options.body_bytes)
         *rc = http_error(conn, wsi, 413, "invalid_request_error", "the request is too large");
+    else if (strtoull(length, NULL, 10) > BODIES_BYTES - server->body_bytes)
+        *rc = http_error(conn, wsi, 503, "unavailable_error", "too many large requests; try again");
     else if (!copy_header(wsi, WSI_TOKEN_HTTP_CONTENT_TYPE, type, sizeof type) ||
              strncasecmp(type, "application/json", 16))
         /* A page elsewhere may post text/plain without being asked for permission first. */
@@ -282,6 +326,12 @@ static int answer_with_cookie(struct server *server, struct conn *conn, struct l
     return rc;
 }
 
+/* A browser asks first, without a key, whether another page may send what it wants to send. */
+static int answer_preflight(struct conn *conn, struct lws *wsi)
+{
+    return http_answer(conn, wsi, (struct http_answer){.status = 204, .preflight = true});
+}
+
 static int not_allowed(struct conn *conn, struct lws *wsi)
 {
     conn->exchange.close = true;
@@ -291,22 +341,29 @@ static int not_allowed(struct conn *conn, struct lws *wsi)
 
 int http_request(struct server *server, struct conn *conn, struct lws *wsi, const char *path)
 {
-    http_release(conn);
+    if (conn->stream) /* one answer at a time */
+        return -1;
+    http_release(server, conn);
     const char *method = method_of(wsi);
     bool reads = !strcmp(method, "GET") || !strcmp(method, "HEAD");
     bool known_path;
     const struct route *route = route_find(reads ? "GET" : method, path, &known_path);
     int rc;
-    if (refused(server, conn, wsi, route && route->is_public, &rc))
+    bool preflight = !strcmp(method, "OPTIONS");
+    if (refused(server, conn, wsi, preflight || (route && route->is_public), &rc))
         return rc;
+    if (preflight)
+        return answer_preflight(conn, wsi);
     if (!reads && (!route || route->has_body) && bad_body(server, conn, wsi, &rc))
         return rc;
     if (route && route->has_body) {
         conn->exchange.route = route;
         return 0;
     }
-    if (route)
+    if (route) {
+        conn->exchange.path = path;
         return route->answer(server, conn, wsi);
+    }
     if (known_path || !reads)
         return not_allowed(conn, wsi);
     char key[HEADER_MAX];
@@ -324,9 +381,12 @@ int http_body(struct server *server, struct conn *conn, struct lws *wsi, const v
     struct exchange *x = &conn->exchange;
     if (!x->route) /* refused already */
         return -1;
-    if (x->request.len + len > server->options.message_bytes)
+    if (x->request.len + len > server->options.body_bytes ||
+        server->body_bytes + len > BODIES_BYTES)
         return -1;
+    size_t before = x->request.len;
     str_append(&x->request, data, len);
+    server->body_bytes += x->request.len - before;
     return str_failed(&x->request) ? -1 : 0;
 }
 
@@ -343,7 +403,7 @@ int http_upgrade(struct server *server, struct lws *wsi)
     char path[64];
     int rc = 0;
     if (refused(server, &conn, wsi, false, &rc)) {
-        http_release(&conn);
+        http_release(server, &conn);
         return -1;
     }
     conn.exchange.close = true;
@@ -354,6 +414,6 @@ int http_upgrade(struct server *server, struct lws *wsi)
         rc = http_error(&conn, wsi, 503, "unavailable_error", "Shutting down");
     else if (engine_state(server->engine) != ENGINE_READY)
         rc = http_error(&conn, wsi, 503, "unavailable_error", "Loading model");
-    http_release(&conn);
+    http_release(server, &conn);
     return rc;
 }

@@ -1,7 +1,6 @@
-/* route.c - health, models and the live strength over HTTP. */
-#include "server/route.h"
-
-#include "base/json.h"
+/* route.c - the table of paths; health and the live strength over HTTP. */
+#include "server/api.h"
+#include "server/ask.h"
 
 #include <string.h>
 
@@ -25,27 +24,11 @@ static int answer_health(struct server *server, struct conn *conn, struct lws *w
                                "slots_busy", counts.running, "waiting", counts.waiting));
 }
 
-static int loading(struct conn *conn, struct lws *wsi)
-{
-    return http_error(conn, wsi, 503, "unavailable_error", "Loading model");
-}
-
-static int answer_models(struct server *server, struct conn *conn, struct lws *wsi)
-{
-    const struct engine_info *info = engine_info(server->engine);
-    if (!info)
-        return loading(conn, wsi);
-    return http_json(conn, wsi, 200,
-                     json_pack("{s:s,s:[{s:s,s:s,s:I,s:s}]}", "object", "list", "data", "id",
-                               info->model_name, "object", "model", "created",
-                               (json_int_t)info->loaded_at, "owned_by", "gyaru"));
-}
-
 static int answer_steering(struct server *server, struct conn *conn, struct lws *wsi)
 {
     const struct engine_info *info = engine_info(server->engine);
     if (!info)
-        return loading(conn, wsi);
+        return api_loading(server, conn, wsi);
     struct steering_value live = steering_get(&server->steering);
     json_t *json = json_pack("{s:f,s:I,s:f,s:f,s:s?}", "strength", (double)live.strength, "version",
                              (json_int_t)live.version, "min", (double)GYARU_STRENGTH_MIN, "max",
@@ -57,13 +40,15 @@ static int answer_steering(struct server *server, struct conn *conn, struct lws 
 
 static int put_steering(struct server *server, struct conn *conn, struct lws *wsi)
 {
-    if (!engine_info(server->engine))
-        return loading(conn, wsi);
+    const struct engine_info *info = engine_info(server->engine);
     struct gyaru_error error;
-    struct str *body = &conn->exchange.request;
-    json_t *json = json_parse(body->data ? body->data : "", body->len, "the request", &error);
+    if (!info)
+        return api_loading(server, conn, wsi);
+    json_t *json = api_body(conn, &error);
     float strength = 0;
-    int rc = json ? steering_parse(json_object_get(json, "strength"), &strength, &error) : -1;
+    int rc = json && !ask_vector(info, json_object_get(json, "vector"), &error)
+                 ? steering_parse(json_object_get(json, "strength"), &strength, &error)
+                 : -1;
     json_decref(json);
     if (rc)
         return http_error(conn, wsi, 400, "invalid_request_error", error.text);
@@ -77,19 +62,40 @@ static int answer_ws(struct server *server, struct conn *conn, struct lws *wsi)
     return http_error(conn, wsi, 426, "invalid_request_error", "this path speaks WebSocket only");
 }
 
+/* A path that ends with '/' stands for all that begin with it. The doubled ones are what clients
+ * make of a full address in a setting that asks for its beginning. */
 static const struct route routes[] = {
     {"GET", "/health", true, false, answer_health},
-    {"GET", "/v1/models", false, false, answer_models},
+    {"POST", "/v1/chat/completions", false, true, api_chat_completions},
+    {"POST", "/chat/completions", false, true, api_chat_completions},
+    {"POST", "/v1/chat/completions/chat/completions", false, true, api_chat_completions},
+    {"POST", "/v1/chat/completions/v1/chat/completions", false, true, api_chat_completions},
+    {"GET", "/v1/models", false, false, api_models},
+    {"GET", "/v1/models/", false, false, api_model},
     {"GET", "/v1/steering", false, false, answer_steering},
     {"PUT", "/v1/steering", false, true, put_steering},
+    {"GET", "/v1/vectors", false, false, api_vectors},
+    {"POST", "/tokenize", false, true, api_tokenize},
+    {"POST", "/detokenize", false, true, api_detokenize},
+    {"GET", "/props", false, false, api_props},
+    {"POST", "/completion", false, true, api_completion},
+    {"POST", "/api/chat", false, true, api_ollama_chat},
     {"GET", "/ws", false, false, answer_ws},
 };
+
+static bool matches(const char *pattern, const char *path)
+{
+    size_t len = strlen(pattern);
+    if (pattern[len - 1] == '/')
+        return !strncmp(path, pattern, len) && path[len];
+    return !strcmp(path, pattern);
+}
 
 const struct route *route_find(const char *method, const char *path, bool *known_path)
 {
     *known_path = false;
     for (size_t i = 0; i < sizeof routes / sizeof routes[0]; i++) {
-        if (strcmp(path, routes[i].path))
+        if (!matches(routes[i].path, path))
             continue;
         *known_path = true;
         if (!strcmp(method, routes[i].method))

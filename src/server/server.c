@@ -40,11 +40,14 @@ void server_options_init(struct server_options *options)
         .waiting = 32,
         .connections = 2048,
         .message_bytes = 64 << 10,
+        .body_bytes = 1 << 20,
         .history_bytes = 64 << 10,
         .ring_events = 1024,
         .idle_seconds = 20,
         .send_seconds = 30,
         .drain_seconds = 5,
+        .ping_seconds = 15,
+        .per_address = 16,
     };
 }
 
@@ -170,8 +173,10 @@ static int on_http(struct server *server, struct lws *wsi, enum lws_callback_rea
         return http_upgrade(server, wsi);
     case LWS_CALLBACK_CLOSED_HTTP:
     case LWS_CALLBACK_HTTP_DROP_PROTOCOL:
+        if (conn && conn->stream)
+            stream_close(conn);
         if (conn)
-            http_release(conn);
+            http_release(server, conn);
         return 0;
     default:
         return 0;
@@ -194,6 +199,7 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
         return 0;
     case LWS_CALLBACK_EVENT_WAIT_CANCELLED:
         ws_notify_all(server_of(wsi));
+        stream_notify_all(server_of(wsi));
         return 0;
     case LWS_CALLBACK_ESTABLISHED:
         conn->ws = ws_open(server_of(wsi), wsi);
@@ -359,13 +365,16 @@ static void begin_stop(struct server *server)
 static bool stop_finished(struct server *server)
 {
     double now = clock_seconds();
-    return !ws_go_away(server, now > server->deadline) || now > server->deadline + CLOSE_SECONDS;
+    size_t left =
+        ws_go_away(server, now > server->deadline) + stream_go_away(server, now > server->deadline);
+    return !left || now > server->deadline + CLOSE_SECONDS;
 }
 
 static void on_tick(lws_sorted_usec_list_t *tick)
 {
     struct server *server = lws_container_of(tick, struct server, tick);
     ws_tick_all(server);
+    stream_tick_all(server);
     lws_usec_t period = server->stopping ? LWS_US_PER_SEC / 20 : LWS_US_PER_SEC;
     lws_sul_schedule(server->context, 0, &server->tick, on_tick, period);
 }

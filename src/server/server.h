@@ -27,23 +27,27 @@ struct server_model {
 };
 
 struct server_options {
-    const char *host;      /* address to bind; numeric or "localhost" */
-    int port;              /* 0: a free one */
-    const char *port_file; /* the port is written here once bound; NULL: nowhere */
-    const char *api_key;   /* NULL: none asked */
-    const char *system;    /* first system prompt of a conversation; NULL: the model's own */
-    int max_tokens;        /* of an answer; 0: what the context leaves */
-    int sessions;          /* answers at a time */
+    const char *host;         /* address to bind; numeric or "localhost" */
+    int port;                 /* 0: a free one */
+    const char *port_file;    /* the port is written here once bound; NULL: nowhere */
+    const char *api_key;      /* NULL: none asked */
+    const char *allow_origin; /* pages that may use the API, "http://a:1,http://b"; NULL: none */
+    const char *system;       /* first system prompt of a conversation; NULL: the model's own */
+    int max_tokens;           /* of an answer; 0: what the context leaves */
+    int sessions;             /* answers at a time */
 
     /* Limits; each has a default from server_options_init(). */
     int waiting;          /* requests that may wait for a session */
     int connections;      /* sockets at a time */
-    size_t message_bytes; /* of one WebSocket message or request body */
+    size_t message_bytes; /* of one WebSocket message */
+    size_t body_bytes;    /* of one request body */
     size_t history_bytes; /* of one conversation; older turns are dropped */
     int ring_events;      /* undelivered events of one answer */
     int idle_seconds;     /* a silent HTTP connection is closed */
     int send_seconds;     /* a reader that takes nothing is closed */
     int drain_seconds;    /* for running answers after server_stop() */
+    int ping_seconds;     /* of silence in a streamed answer before a comment is sent */
+    int per_address;      /* HTTP answers that run or wait for one client address */
 
     /* Called once each, in the engine thread. */
     int (*load)(void *user, gyaru_progress *progress, void *progress_user, struct server_model *out,

@@ -1,0 +1,38 @@
+/*
+ * api.h - the endpoints that route.c puts into its table, and what they share.
+ */
+#ifndef SERVER_API_H
+#define SERVER_API_H
+
+#include "server/frame.h"
+#include "server/route.h"
+
+/* openai.c */
+int api_chat_completions(struct server *server, struct conn *conn, struct lws *wsi);
+int api_models(struct server *server, struct conn *conn, struct lws *wsi);
+int api_model(struct server *server, struct conn *conn, struct lws *wsi); /* /v1/models/{id} */
+int api_vectors(struct server *server, struct conn *conn, struct lws *wsi);
+
+/* native.c */
+int api_completion(struct server *server, struct conn *conn, struct lws *wsi);
+int api_tokenize(struct server *server, struct conn *conn, struct lws *wsi);
+int api_detokenize(struct server *server, struct conn *conn, struct lws *wsi);
+int api_props(struct server *server, struct conn *conn, struct lws *wsi);
+int api_ollama_chat(struct server *server, struct conn *conn, struct lws *wsi);
+
+/* ---- shared ---- */
+
+/* 503: the model is not there yet, or the server is going. */
+int api_loading(struct server *server, struct conn *conn, struct lws *wsi);
+
+/* 400, or 503 when out of memory. */
+int api_refuse(struct conn *conn, struct lws *wsi, const struct gyaru_error *error);
+
+/* The request's body as a document; NULL if it is none. */
+json_t *api_body(struct conn *conn, struct gyaru_error *err);
+
+/* Reads the body (taken over) as a request for an answer and begins it. */
+int api_ask(struct server *server, struct conn *conn, struct lws *wsi, json_t *body,
+            enum frame_style style, bool streams);
+
+#endif

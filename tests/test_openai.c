@@ -1,0 +1,649 @@
+/*
+ * test_openai.c - the OpenAI-compatible API, and the requests of the clients that AITubers use as
+ * their sources build them (docs/clients.md), answered by the rules of what they parse.
+ */
+#include "base/str.h"
+#include "support/api_client.h"
+#include "support/test_server.h"
+#include "support/ws_client.h"
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define CHAT  "/v1/chat/completions"
+#define HELLO "\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]"
+
+static struct test_server shared;
+
+static int start_shared(void **state)
+{
+    static const char *const options[] = {
+        "--ping", "1", "--allow-origin", "http://page.example,http://b.example:1", "--max-tokens",
+        "64",     NULL};
+    test_server_start(&shared, true, options);
+    return 0;
+}
+
+static int stop_shared(void **state)
+{
+    test_server_stop(&shared);
+    return 0;
+}
+
+static int still_healthy(void **state)
+{
+    return http_get(shared.port, "/health", NULL) == 200 ? 0 : -1;
+}
+
+static void post(const char *path, const char *body, struct api_answer *answer)
+{
+    api_call(shared.port, "POST", path, NULL, body, answer);
+}
+
+static const json_t *choice_of(const struct api_answer *answer)
+{
+    return json_array_get(json_object_get(answer->json, "choices"), 0);
+}
+
+/* The text of an answer that was not streamed. */
+static const char *whole_text(const struct api_answer *answer)
+{
+    assert_int_equal(answer->status, 200);
+    assert_string_equal(ws_text(answer->json, "object"), "chat.completion");
+    const json_t *message = json_object_get(choice_of(answer), "message");
+    assert_string_equal(ws_text(message, "role"), "assistant");
+    return ws_text(message, "content");
+}
+
+/* ---- the OpenAI API ---- */
+
+static void chat_whole(void **state)
+{
+    struct api_answer answer;
+    post(CHAT, "{\"model\":\"any\",\"max_tokens\":7,\"stop\":null," HELLO "}", &answer);
+    whole_text(&answer);
+    const json_t *usage = json_object_get(answer.json, "usage");
+    double prompt = ws_number(usage, "prompt_tokens"), made = ws_number(usage, "completion_tokens");
+    assert_true(prompt > 0 && made > 0 && made <= 7);
+    assert_true(ws_number(usage, "total_tokens") == prompt + made);
+    assert_string_equal(ws_text(choice_of(&answer), "finish_reason"),
+                        made == 7 ? "length" : "stop");
+    assert_string_equal(ws_text(answer.json, "model"), "tiny-model");
+    api_release(&answer);
+}
+
+static void chat_streamed_says_the_same(void **state)
+{
+    static const char fields[] =
+        "\"temperature\":0.8,\"seed\":7,\"max_completion_tokens\":20," HELLO;
+    char body[500];
+    struct api_answer whole, streamed;
+    const char *finish;
+    snprintf(body, sizeof body, "{\"model\":\"m\",%s}", fields);
+    post(CHAT, body, &whole);
+    snprintf(body, sizeof body,
+             "{\"model\":\"m\",\"stream\":true,\"stream_options\":{\"include_usage\":true},%s}",
+             fields);
+    post(CHAT, body, &streamed);
+    assert_int_equal(streamed.status, 200);
+    char *text = api_chat_text(&streamed, &finish);
+    assert_string_equal(text, whole_text(&whole));
+    assert_string_equal(finish, ws_text(choice_of(&whole), "finish_reason"));
+    const json_t *last = json_array_get(streamed.events, json_array_size(streamed.events) - 1);
+    assert_int_equal(json_array_size(json_object_get(last, "choices")), 0);
+    assert_true(ws_number(json_object_get(last, "usage"), "completion_tokens") ==
+                ws_number(json_object_get(whole.json, "usage"), "completion_tokens"));
+    free(text);
+    api_release(&whole);
+    api_release(&streamed);
+}
+
+static void usage_only_when_asked(void **state)
+{
+    struct api_answer answer;
+    const char *finish;
+    post(CHAT, "{\"model\":\"m\",\"stream\":true,\"max_tokens\":3," HELLO "}", &answer);
+    free(api_chat_text(&answer, &finish));
+    size_t i;
+    json_t *chunk;
+    json_array_foreach(answer.events, i, chunk)
+    {
+        assert_null(json_object_get(chunk, "usage"));
+        assert_null(json_object_get(chunk, "gauge"));
+    }
+    api_release(&answer);
+}
+
+static void content_parts_and_roles(void **state)
+{
+    struct api_answer parts, plain;
+    post(
+        CHAT,
+        "{\"model\":\"m\",\"temperature\":0,\"max_tokens\":9,\"messages\":[{\"role\":\"developer\","
+        "\"content\":\"s\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"he\"},"
+        "{\"type\":\"text\",\"text\":\"llo\"}]}]}",
+        &parts);
+    post(CHAT,
+         "{\"model\":\"m\",\"temperature\":0,\"max_tokens\":9,\"messages\":[{\"role\":\"system\","
+         "\"content\":\"s\"},{\"role\":\"user\",\"content\":\"hello\",\"name\":\"x\"}]}",
+         &plain);
+    assert_string_equal(whole_text(&parts), whole_text(&plain));
+    api_release(&parts);
+    api_release(&plain);
+}
+
+static void stop_strings_end_the_answer(void **state)
+{
+    struct api_answer all, cut;
+    char body[1000];
+    static const char fields[] = "\"model\":\"m\",\"temperature\":0,\"max_tokens\":40," HELLO;
+    snprintf(body, sizeof body, "{%s}", fields);
+    post(CHAT, body, &all);
+    const char *text = whole_text(&all);
+    /* The third character of the answer, whatever it is. */
+    const char *p = text;
+    for (int i = 0; i < 2 && *p; i++)
+        for (p++; (*p & 0xc0) == 0x80; p++)
+            ;
+    size_t len = 1;
+    while ((p[len] & 0xc0) == 0x80)
+        len++;
+    json_t *stop = json_stringn(p, len);
+    char *quoted = json_dumps(stop, JSON_ENCODE_ANY);
+    snprintf(body, sizeof body, "{\"stop\":[%s,\"never said\"],%s}", quoted, fields);
+    post(CHAT, body, &cut);
+    char first[8] = "";
+    memcpy(first, p, len);
+    size_t expected = (size_t)(strstr(text, first) - text);
+    assert_int_equal(strlen(whole_text(&cut)), expected);
+    assert_int_equal(strncmp(whole_text(&cut), text, expected), 0);
+    assert_string_equal(ws_text(choice_of(&cut), "finish_reason"), "stop");
+    free(quoted);
+    json_decref(stop);
+    api_release(&all);
+    api_release(&cut);
+}
+
+static void seed_gives_the_same_again(void **state)
+{
+    static const char body[] =
+        "{\"model\":\"m\",\"seed\":3,\"temperature\":1,\"max_tokens\":20," HELLO "}";
+    struct api_answer one, two, other;
+    post(CHAT, body, &one);
+    post(CHAT, body, &two);
+    post(CHAT, "{\"model\":\"m\",\"seed\":4,\"temperature\":1,\"max_tokens\":20," HELLO "}",
+         &other);
+    assert_string_equal(whole_text(&one), whole_text(&two));
+    assert_string_not_equal(whole_text(&one), whole_text(&other));
+    api_release(&one);
+    api_release(&two);
+    api_release(&other);
+}
+
+static void refusals_say_what_is_wrong(void **state)
+{
+    static const struct {
+        const char *body, *part;
+    } bad[] = {
+        {"{}", "messages"},
+        {"[]", "object"},
+        {"nonsense", "JSON"},
+        {"{\"messages\":[]}", "messages"},
+        {"{\"messages\":\"hi\"}", "messages"},
+        {"{\"messages\":[1]}", "messages[0].role"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":5}]}", "messages[0].content"},
+        {"{\"messages\":[{\"role\":\"tool\",\"content\":\"x\"}]}", "messages[0].role"},
+        {"{\"messages\":[{\"role\":\"user\",\"content\":[{\"type\":\"image_url\"}]}]}",
+         "text only"},
+        {"{\"n\":2," HELLO "}", "n:"},
+        {"{\"temperature\":-1," HELLO "}", "temperature"},
+        {"{\"temperature\":\"1\"," HELLO "}", "temperature"},
+        {"{\"top_p\":2," HELLO "}", "top_p"},
+        {"{\"top_k\":1.5," HELLO "}", "top_k"},
+        {"{\"max_tokens\":0," HELLO "}", "max_tokens"},
+        {"{\"max_tokens\":\"5\"," HELLO "}", "max_tokens"},
+        {"{\"seed\":1.5," HELLO "}", "seed"},
+        {"{\"stop\":5," HELLO "}", "stop"},
+        {"{\"stop\":[5]," HELLO "}", "stop"},
+        {"{\"stream\":\"yes\"," HELLO "}", "stream"},
+        {"{\"response_format\":{\"type\":\"json_object\"}," HELLO "}", "response_format"},
+        {"{\"tools\":[{\"type\":\"function\"}]," HELLO "}", "does not support tools"},
+        {"{\"steering\":5," HELLO "}", "steering"},
+        {"{\"steering\":{\"layers\":\"1-2\"}," HELLO "}", "steering.layers"},
+    };
+    for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
+        const char *message = api_expect(shared.port, CHAT, bad[i].body, 400);
+        if (!strstr(message, bad[i].part))
+            fail_msg("'%s' lacks '%s'", message, bad[i].part);
+    }
+    static const char *const good[] = {
+        "{\"tools\":[],\"max_tokens\":1," HELLO "}",
+        "{\"tools\":[{\"type\":\"function\"}],\"tool_choice\":\"none\",\"max_tokens\":1," HELLO "}",
+        "{\"response_format\":{\"type\":\"text\"},\"max_tokens\":1," HELLO "}",
+        "{\"n\":1,\"frequency_penalty\":0.5,\"presence_penalty\":-2,\"user\":\"u\","
+        "\"logit_bias\":{},\"max_tokens\":1," HELLO "}",
+        "{\"temperature\":null,\"seed\":null,\"stop\":[],\"stream\":false,\"top_k\":-1,"
+        "\"max_tokens\":1," HELLO "}",
+    };
+    for (size_t i = 0; i < sizeof good / sizeof good[0]; i++)
+        api_expect(shared.port, CHAT, good[i], 200);
+}
+
+static void too_long_is_said(void **state)
+{
+    struct str body = STR_INIT;
+    str_puts(&body, "{\"messages\":[{\"role\":\"user\",\"content\":\"");
+    for (int i = 0; i < 3000; i++)
+        str_puts(&body, "word ");
+    str_puts(&body, "\"}],\"stream\":true}");
+    /* Before the first token, so with a status of its own although a stream was asked for. */
+    assert_non_null(strstr(api_expect(shared.port, CHAT, body.data, 400), "too long"));
+    str_release(&body);
+}
+
+static void old_turns_make_room(void **state)
+{
+    struct str body = STR_INIT;
+    str_puts(&body, "{\"max_tokens\":2,\"messages\":[{\"role\":\"system\",\"content\":\"s\"}");
+    for (int i = 0; i < 2000; i++)
+        str_printf(&body, ",{\"role\":\"%s\",\"content\":\"%s\"}", i % 2 ? "assistant" : "user",
+                   "some words that were said a long time ago");
+    str_puts(&body, ",{\"role\":\"user\",\"content\":\"hello\"}]}");
+    api_expect(shared.port, CHAT, body.data, 200);
+    str_release(&body);
+}
+
+static void models_are_named(void **state)
+{
+    struct api_answer answer;
+    api_call(shared.port, "GET", "/v1/models", NULL, NULL, &answer);
+    assert_string_equal(ws_text(answer.json, "object"), "list");
+    const json_t *model = json_array_get(json_object_get(answer.json, "data"), 0);
+    assert_string_equal(ws_text(model, "id"), "tiny-model");
+    assert_string_equal(ws_text(model, "object"), "model");
+    assert_true(ws_number(model, "created") > 1.6e9);
+    assert_true(strlen(ws_text(model, "owned_by")) > 0);
+    api_release(&answer);
+    assert_int_equal(http_get(shared.port, "/v1/models/tiny-model", NULL), 200);
+    assert_int_equal(http_get(shared.port, "/v1/models/other", NULL), 404);
+}
+
+static void methods_are_checked(void **state)
+{
+    assert_int_equal(http_get(shared.port, CHAT, NULL), 405);
+    struct api_answer answer;
+    post("/v1/models", "{}", &answer);
+    assert_int_equal(answer.status, 405);
+    api_release(&answer);
+    assert_int_equal(http_get(shared.port, "/v1/nothing", NULL), 404);
+}
+
+/* ---- steering ---- */
+
+static void set_live(double strength)
+{
+    char body[64];
+    struct api_answer answer;
+    snprintf(body, sizeof body, "{\"strength\":%g}", strength);
+    api_call(shared.port, "PUT", "/v1/steering", NULL, body, &answer);
+    assert_int_equal(answer.status, 200);
+    api_release(&answer);
+}
+
+/* The strengths that the tokens of a streamed answer were made with: all must be `expected`. */
+static void check_strength(const char *steering, double expected)
+{
+    char body[500];
+    struct api_answer answer;
+    const char *finish;
+    snprintf(body, sizeof body,
+             "{\"model\":\"m\",\"stream\":true,\"gauge\":true,\"max_tokens\":5%s," HELLO "}",
+             steering);
+    post(CHAT, body, &answer);
+    free(api_chat_text(&answer, &finish));
+    size_t i, n = 0;
+    json_t *chunk;
+    json_array_foreach(answer.events, i, chunk)
+    {
+        const json_t *gauge = json_object_get(chunk, "gauge");
+        assert_non_null(gauge);
+        if (json_is_null(gauge))
+            continue;
+        n++;
+        assert_true(ws_number(gauge, "strength") == expected);
+        assert_true(ws_number(gauge, "value") >= -1 && ws_number(gauge, "value") <= 1);
+        assert_true(ws_number(gauge, "layer") >= 0);
+    }
+    assert_true(n >= 1);
+    api_release(&answer);
+}
+
+static void own_strength_beside_the_live_one(void **state)
+{
+    set_live(8);
+    check_strength("", 8);
+    check_strength(",\"steering\":{\"strength\":-2.5}", -2.5);
+    check_strength(",\"steering\":{\"strength\":3,\"vector\":\"vector\"}", 3);
+    check_strength(",\"steering\":{\"vector\":\"vector\"}", 8);
+    check_strength(",\"steering\":{}", 8);
+    /* Nobody's own strength became the server's. */
+    struct api_answer answer;
+    api_call(shared.port, "GET", "/v1/steering", NULL, NULL, &answer);
+    assert_true(ws_number(answer.json, "strength") == 8);
+    api_release(&answer);
+    set_live(5);
+}
+
+static void own_strength_changes_the_text(void **state)
+{
+    struct api_answer none, much, live;
+    static const char format[] = "{\"model\":\"m\",\"temperature\":0,\"max_tokens\":24,"
+                                 "\"steering\":{\"strength\":%d}," HELLO "}";
+    char body[300];
+    snprintf(body, sizeof body, format, 0);
+    post(CHAT, body, &none);
+    snprintf(body, sizeof body, format, 30);
+    post(CHAT, body, &much);
+    assert_string_not_equal(whole_text(&none), whole_text(&much));
+    /* What one request sets is what the slider would set. */
+    set_live(30);
+    post(CHAT, "{\"model\":\"m\",\"temperature\":0,\"max_tokens\":24," HELLO "}", &live);
+    assert_string_equal(whole_text(&live), whole_text(&much));
+    set_live(5);
+    api_release(&none);
+    api_release(&much);
+    api_release(&live);
+}
+
+static void gauge_of_a_whole_answer(void **state)
+{
+    struct api_answer answer;
+    post(CHAT, "{\"model\":\"m\",\"gauge\":true,\"max_tokens\":6," HELLO "}", &answer);
+    whole_text(&answer);
+    const json_t *gauges = json_object_get(answer.json, "gauge");
+    size_t n = json_array_size(gauges);
+    assert_in_range(n, 1, 6);
+    assert_true(ws_number(json_array_get(gauges, 0), "strength") == 5);
+    api_release(&answer);
+}
+
+static void vectors_are_names(void **state)
+{
+    struct api_answer answer;
+    api_call(shared.port, "GET", "/v1/vectors", NULL, NULL, &answer);
+    assert_int_equal(answer.status, 200);
+    const json_t *data = json_object_get(answer.json, "data");
+    assert_int_equal(json_array_size(data), 1);
+    assert_string_equal(ws_text(json_array_get(data, 0), "id"), "vector");
+    assert_null(strstr(answer.body, "safetensors"));
+    assert_null(strstr(answer.body, "tests/"));
+    api_release(&answer);
+}
+
+/* ---- connections ---- */
+
+static void a_connection_serves_again(void **state)
+{
+    static const char body[] = "{\"stream\":true,\"model\":\"m\",\"max_tokens\":5," HELLO "}";
+    char request[500];
+    int len = snprintf(request, sizeof request,
+                       "POST " CHAT " HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+                       "application/json\r\nContent-Length: %zu\r\n\r\n%s",
+                       strlen(body), body);
+    int fd = tcp_connect(shared.port, 0);
+    for (int i = 0; i < 3; i++) {
+        struct api_answer answer;
+        const char *finish;
+        assert_true(tcp_send(fd, request, (size_t)len));
+        api_read(fd, &answer);
+        free(api_chat_text(&answer, &finish));
+        api_release(&answer);
+    }
+    close(fd);
+}
+
+static void http_1_0_gets_no_chunks(void **state)
+{
+    static const char body[] = "{\"stream\":true,\"model\":\"m\",\"max_tokens\":5," HELLO "}";
+    char request[500];
+    int len = snprintf(request, sizeof request,
+                       "POST " CHAT " HTTP/1.0\r\nHost: localhost\r\nContent-Type: "
+                       "application/json\r\nContent-Length: %zu\r\n\r\n%s",
+                       strlen(body), body);
+    struct api_answer answer;
+    const char *finish;
+    int fd = tcp_connect(shared.port, 0);
+    tcp_send(fd, request, (size_t)len);
+    api_read(fd, &answer);
+    assert_null(strstr(answer.head, "chunked"));
+    assert_true(answer.closed);
+    free(api_chat_text(&answer, &finish));
+    api_release(&answer);
+    close(fd);
+}
+
+static void preflight_names_the_headers(void **state)
+{
+    struct api_answer answer;
+    api_call(shared.port, "OPTIONS", CHAT,
+             "Origin: http://b.example:1\r\nAccess-Control-Request-Method: POST\r\n"
+             "Access-Control-Request-Headers: authorization,content-type\r\n",
+             NULL, &answer);
+    assert_int_equal(answer.status, 204);
+    assert_non_null(strstr(answer.head, "access-control-allow-origin: http://b.example:1\r\n"));
+    assert_non_null(
+        strstr(answer.head, "access-control-allow-headers: Authorization, Content-Type"));
+    assert_non_null(strstr(answer.head, "access-control-allow-methods: GET, POST, PUT\r\n"));
+    api_release(&answer);
+    api_call(shared.port, "POST", CHAT, "Origin: http://page.example\r\n",
+             "{\"model\":\"m\",\"max_tokens\":1,\"stream\":true," HELLO "}", &answer);
+    assert_int_equal(answer.status, 200);
+    assert_non_null(strstr(answer.head, "access-control-allow-origin: http://page.example\r\n"));
+    assert_null(strstr(answer.head, "allow-credentials"));
+    api_release(&answer);
+    static const char *const foreign[] = {"Origin: http://c.example\r\n",
+                                          "Origin: http://b.example\r\n", "Origin: null\r\n",
+                                          "Origin: http://page.example,http://b.example:1\r\n",
+                                          "Origin: http://page.example.evil\r\n"};
+    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
+        api_call(shared.port, "OPTIONS", CHAT, foreign[i], NULL, &answer);
+        assert_int_equal(answer.status, 403);
+        assert_null(strstr(answer.head, "access-control"));
+        api_release(&answer);
+    }
+}
+
+/* ---- the clients ---- */
+
+/* What Node's fetch puts around a body. */
+static void post_as_node(const char *path, const char *body, struct api_answer *answer)
+{
+    char request[4000];
+    int len = snprintf(request, sizeof request,
+                       "POST %s HTTP/1.1\r\nhost: localhost:%d\r\nconnection: keep-alive\r\n"
+                       "Content-Type: application/json\r\naccept: */*\r\naccept-language: *\r\n"
+                       "sec-fetch-mode: cors\r\nuser-agent: node\r\n"
+                       "accept-encoding: gzip, deflate\r\ncontent-length: %zu\r\n\r\n%s",
+                       path, shared.port, strlen(body), body);
+    int fd = tcp_connect(shared.port, 0);
+    tcp_send(fd, request, (size_t)len);
+    api_read(fd, answer);
+    close(fd);
+}
+
+static void aituberkit_finds_every_path(void **state)
+{
+    static const char *const paths[] = {"/v1/chat/completions", "/chat/completions",
+                                        "/v1/chat/completions/chat/completions",
+                                        "/v1/chat/completions/v1/chat/completions"};
+    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
+        struct api_answer answer;
+        const char *finish;
+        post_as_node(paths[i],
+                     "{\"model\":\"gemma-3\",\"max_tokens\":8,\"temperature\":0.7,\"messages\":[{"
+                     "\"role\":\"system\",\"content\":\"[happy]\\u3068\\u66f8\\u304f\"},{\"role\":"
+                     "\"user\",\"content\":\"\\u3053\\u3093\\u306b\\u3061\\u306f\"}],"
+                     "\"stream\":true}",
+                     &answer);
+        assert_int_equal(answer.status, 200);
+        char *text = api_chat_text(&answer, &finish);
+        assert_true(strlen(text) > 0);
+        assert_non_null(finish);
+        free(text);
+        api_release(&answer);
+    }
+}
+
+static void aituberkit_custom_api_gets_a_stream(void **state)
+{
+    static const char *const bodies[] = {"{" HELLO ",\"threadId\":\"t-1\"}", "{" HELLO "}"};
+    for (size_t i = 0; i < 2; i++) {
+        struct api_answer answer;
+        const char *finish;
+        post_as_node(CHAT, bodies[i], &answer);
+        assert_int_equal(answer.status, 200);
+        assert_non_null(strstr(answer.head, "content-type: text/event-stream\r\n"));
+        free(api_chat_text(&answer, &finish));
+        api_release(&answer);
+    }
+    struct api_answer answer;
+    post(CHAT, "{\"max_tokens\":2," HELLO "}", &answer);
+    whole_text(&answer); /* any other client gets what OpenAI's default is */
+    api_release(&answer);
+}
+
+static void open_llm_vtuber_falls_back_from_tools(void **state)
+{
+    /* It looks for these words in the error, then asks again without `tools`. */
+    const char *message = api_expect(
+        shared.port, CHAT,
+        "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":["
+        "{\"type\":\"text\",\"text\":\"hello\"}]}],\"model\":\"qwen2.5:latest\",\"stream\":true,"
+        "\"temperature\":1.0,\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\","
+        "\"description\":\"d\",\"parameters\":{\"type\":\"object\",\"properties\":{}}}}]}",
+        400);
+    assert_non_null(strstr(message, "does not support tools"));
+}
+
+static void open_llm_vtuber_preloads(void **state)
+{
+    struct api_answer answer;
+    post("/api/chat", "{\"model\": \"qwen2.5:latest\", \"keep_alive\": -1}", &answer);
+    assert_int_equal(answer.status, 200);
+    assert_string_equal(ws_text(answer.json, "done_reason"), "load");
+    api_release(&answer);
+    post("/api/chat", "{\"model\": \"qwen2.5:latest\", \"keep_alive\": 0}", &answer);
+    assert_int_equal(answer.status, 200);
+    api_release(&answer);
+    api_expect(shared.port, "/api/chat", "{\"model\":\"x\"," HELLO "}", 400);
+    api_expect(shared.port, "/api/chat", "[]", 400);
+}
+
+static void sillytavern_reads_properties(void **state)
+{
+    struct api_answer answer;
+    api_call(shared.port, "GET", "/props", NULL, NULL, &answer);
+    assert_int_equal(answer.status, 200);
+    assert_non_null(strstr(ws_text(answer.json, "chat_template"), "<|im_start|>"));
+    const json_t *defaults = json_object_get(answer.json, "default_generation_settings");
+    assert_true(ws_number(defaults, "n_ctx") == 512);
+    assert_null(strstr(answer.body, "tests/data"));
+    api_release(&answer);
+}
+
+static void sillytavern_streams_completions(void **state)
+{
+    struct api_answer answer;
+    post("/completion",
+         "{\"prompt\":\"<|im_start|>user\\nhello<|im_end|>\\n<|im_start|>assistant\\n\","
+         "\"max_new_tokens\":12,\"max_tokens\":12,\"n_predict\":12,\"temperature\":0.7,\"top_p\":0."
+         "9,"
+         "\"typical_p\":1,\"min_p\":0.05,\"repetition_penalty\":1.1,\"frequency_penalty\":0,"
+         "\"presence_penalty\":0,\"top_k\":-1,\"seed\":-1,\"stop\":[\"\\nUser:\"],"
+         "\"stopping_strings\":[\"\\nUser:\"],\"repeat_penalty\":1.1,\"tfs_z\":1,\"mirostat\":0,"
+         "\"samplers\":[\"top_k\"],\"logit_bias\":[[11,-100]],\"grammar\":\"\",\"stream\":true,"
+         "\"cache_prompt\":true,\"ignore_eos\":false,\"add_bos_token\":true,\"n_probs\":null}",
+         &answer);
+    assert_int_equal(answer.status, 200);
+    size_t i, n = json_array_size(answer.events);
+    json_t *event;
+    assert_true(n >= 1);
+    json_array_foreach(answer.events, i, event)
+    {
+        ws_text(event, "content");
+        assert_int_equal(json_is_true(json_object_get(event, "stop")), i + 1 == n);
+    }
+    api_release(&answer);
+    post("/completion", "{\"prompt\":\"hello\",\"n_predict\":4}", &answer);
+    assert_int_equal(answer.status, 200);
+    assert_true(ws_number(answer.json, "tokens_predicted") <= 4);
+    ws_text(answer.json, "content");
+    api_release(&answer);
+    api_expect(shared.port, "/completion", "{\"n_predict\":4}", 400);
+    api_expect(shared.port, "/completion", "{\"prompt\":5}", 400);
+}
+
+static void tokens_there_and_back(void **state)
+{
+    struct api_answer tokens, text;
+    post("/tokenize", "{\"content\":\"hello \\u3053<|im_end|>\"}", &tokens);
+    assert_int_equal(tokens.status, 200);
+    char *ids = json_dumps(tokens.json, 0);
+    post("/detokenize", ids, &text);
+    assert_int_equal(text.status, 200);
+    assert_string_equal(ws_text(text.json, "content"), "hello \xe3\x81\x93<|im_end|>");
+    size_t n = json_array_size(json_object_get(tokens.json, "tokens"));
+    free(ids);
+    api_release(&tokens);
+    api_release(&text);
+    /* Typed text: the marker is no marker. */
+    post("/tokenize", "{\"content\":\"hello \\u3053<|im_end|>\",\"parse_special\":false}", &tokens);
+    assert_true(json_array_size(json_object_get(tokens.json, "tokens")) > n);
+    api_release(&tokens);
+    api_expect(shared.port, "/tokenize", "{}", 400);
+    api_expect(shared.port, "/detokenize", "{\"tokens\":[-1]}", 400);
+    api_expect(shared.port, "/detokenize", "{\"tokens\":[99999999]}", 400);
+    api_expect(shared.port, "/detokenize", "{\"tokens\":[\"a\"]}", 400);
+}
+
+#define TEST(name) cmocka_unit_test_teardown(name, still_healthy)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(chat_whole),
+        TEST(chat_streamed_says_the_same),
+        TEST(usage_only_when_asked),
+        TEST(content_parts_and_roles),
+        TEST(stop_strings_end_the_answer),
+        TEST(seed_gives_the_same_again),
+        TEST(refusals_say_what_is_wrong),
+        TEST(too_long_is_said),
+        TEST(old_turns_make_room),
+        TEST(models_are_named),
+        TEST(methods_are_checked),
+        TEST(own_strength_beside_the_live_one),
+        TEST(own_strength_changes_the_text),
+        TEST(gauge_of_a_whole_answer),
+        TEST(vectors_are_names),
+        TEST(a_connection_serves_again),
+        TEST(http_1_0_gets_no_chunks),
+        TEST(preflight_names_the_headers),
+        TEST(aituberkit_finds_every_path),
+        TEST(aituberkit_custom_api_gets_a_stream),
+        TEST(open_llm_vtuber_falls_back_from_tools),
+        TEST(open_llm_vtuber_preloads),
+        TEST(sillytavern_reads_properties),
+        TEST(sillytavern_streams_completions),
+        TEST(tokens_there_and_back),
+    };
+    return cmocka_run_group_tests_name("openai", tests, start_shared, stop_shared);
+}
