@@ -60,7 +60,11 @@ $(BUILD)/web_assets.o: $(BUILD)/web_assets.c
 
 $(BUILD)/tests/%: tests/%.c $(TEST_LIB) $(BUILD)/libgyaru.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) -Itests $(ALL_LDFLAGS) -o $@ $< $(TEST_LIB) $(BUILD)/libgyaru.a -lcmocka $(LIBS)
+	$(CC) $(ALL_CFLAGS) -Itests $(ALL_LDFLAGS) -o $@ $< $(TEST_LIB) $(filter $(BUILD)/src/%,$^) \
+	    $(BUILD)/libgyaru.a -lcmocka $(LIBS)
+
+# Parts of the program that are tested on their own.
+$(BUILD)/tests/test_config_edit: $(addprefix $(BUILD)/src/cli/,config_edit.o config_change.o)
 
 $(BUILD)/bench/%: bench/%.c $(BUILD)/libgyaru.a
 	@mkdir -p $(@D)

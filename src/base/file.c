@@ -160,11 +160,13 @@ static void file_writer_release(struct file_writer *writer)
 
 int file_writer_commit(struct file_writer *writer, struct gyaru_error *err)
 {
-    /* mkostemp makes 0600; ordinary files follow the umask. */
+    /* mkostemp makes 0600; a file that is replaced keeps its mode, a new one follows the umask. */
     mode_t mask = umask(0);
     umask(mask);
+    struct stat st;
+    mode_t mode = stat(writer->path, &st) ? 0666 & ~mask : st.st_mode & 0777;
     int rc = 0;
-    if (fchmod(writer->fd, 0666 & ~mask) || fsync(writer->fd))
+    if (fchmod(writer->fd, mode) || fsync(writer->fd))
         rc = error_errno(err, writer->path, "cannot write");
     if (close(writer->fd) && !rc)
         rc = error_errno(err, writer->path, "cannot write");
