@@ -2,18 +2,72 @@
  * backend.c - finds a backend by name. The CUDA backend is a plug-in, so that one program serves
  * machines with and without a GPU.
  */
-#include "backend/backend.h"
+#include "backend/plugin.h"
 
+#include <dlfcn.h>
+#include <limits.h>
+#include <stdio.h>
 #include <string.h>
+#include <unistd.h>
+
+#define CUDA_PLUGIN "libgyaru-cuda.so"
+
+/* Beside the program, then where the system looks for libraries. */
+static void *open_plugin(const char *file, char *why, size_t size)
+{
+    char path[PATH_MAX];
+    ssize_t len = readlink("/proc/self/exe", path, sizeof path - 1);
+    if (len > 0) {
+        path[len] = '\0';
+        char *slash = strrchr(path, '/');
+        size_t left = slash ? sizeof path - (size_t)(slash + 1 - path) : 0;
+        if (slash && (size_t)snprintf(slash + 1, left, "%s", file) < left &&
+            access(path, F_OK) == 0) {
+            void *beside = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+            if (!beside)
+                snprintf(why, size, "%s", dlerror());
+            return beside;
+        }
+    }
+    void *handle = dlopen(file, RTLD_NOW | RTLD_LOCAL);
+    if (!handle)
+        snprintf(why, size, "%s", dlerror());
+    return handle;
+}
+
+/* The plug-in stays loaded: its functions may be in use until the process ends. */
+static const struct backend *load_plugin(const char *name, const char *file,
+                                         struct gyaru_error *err)
+{
+    char why[256] = "";
+    void *handle = open_plugin(file, why, sizeof why);
+    if (!handle) {
+        error_set(err, GYARU_FAILED,
+                  "device %s: cannot load the plug-in %s: %s: build it with make and keep it "
+                  "beside the program, or use --device cpu",
+                  name, file, why);
+        return NULL;
+    }
+    static const size_t sizes[] = BACKEND_PLUGIN_SIZES;
+    const struct backend_plugin *plugin = dlsym(handle, BACKEND_PLUGIN_SYMBOL);
+    if (!plugin || strncmp(plugin->version, GYARU_VERSION, sizeof plugin->version) ||
+        memcmp(plugin->sizes, sizes, sizeof sizes)) {
+        error_set(err, GYARU_FAILED,
+                  "device %s: %s belongs to another build of this program: build both from one "
+                  "tree",
+                  name, file);
+        dlclose(handle);
+        return NULL;
+    }
+    return plugin->backend;
+}
 
 const struct backend *backend_find(const char *name, struct gyaru_error *err)
 {
     if (!strcmp(name, "cpu"))
         return &backend_cpu;
     if (!strcmp(name, "cuda"))
-        error_set(err, GYARU_FAILED,
-                  "device cuda: this build has no CUDA backend: use --device cpu");
-    else
-        error_set(err, GYARU_USAGE, "device %s: unknown: use auto, cpu or cuda[:N]", name);
+        return load_plugin(name, CUDA_PLUGIN, err);
+    error_set(err, GYARU_USAGE, "device %s: unknown: use auto, cpu or cuda[:N]", name);
     return NULL;
 }
