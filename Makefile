@@ -24,14 +24,32 @@ LIB_SRC := $(sort $(wildcard src/base/*.c src/format/*.c src/quant/*.c src/text/
            src/backend/*.c src/backend/cpu/*.c src/model/*.c src/steer/*.c))
 APP_SRC := $(sort $(wildcard src/talk/*.c src/server/*.c src/cli/*.c))
 WEB_SRC := $(sort $(wildcard src/web/*))
-TEST_SRC := $(sort $(wildcard tests/test_*.c))
+# The CUDA tests are linked by rules of their own, below.
+TEST_SRC := $(sort $(filter-out tests/test_cuda.c,$(wildcard tests/test_*.c)))
 
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o) $(BUILD)/web_assets.o
 TESTS   := $(TEST_SRC:tests/%.c=$(BUILD)/tests/%)
 TEST_LIB := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/support/*.c))
 
-all: $(BUILD)/gyaru
+# The plug-in for NVIDIA GPUs needs nvcc to build and nothing but the driver to run.
+NVCC       ?= nvcc
+CUDA_ARCHS ?= 80 86 89 90 100 120
+CUDA_HOME  ?= $(patsubst %/bin/,%,$(dir $(realpath $(shell command -v $(NVCC) 2>/dev/null))))
+CUDA_CU    := $(sort $(wildcard src/backend/cuda/*.cu))
+CUDA_C     := $(sort $(wildcard src/backend/cuda/*.c))
+CUDA_BASE  := src/base/error.c src/quant/quant.c
+CUDA_OBJ   := $(CUDA_CU:%=$(BUILD)/%.o) $(CUDA_C:%.c=$(BUILD)/%.o) $(CUDA_BASE:%.c=$(BUILD)/%.o)
+CUDA_CODE  = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
+             -gencode arch=compute_$(firstword $(CUDA_ARCHS)),code=compute_$(firstword $(CUDA_ARCHS))
+CXX        ?= g++
+HAVE_NVCC  := $(if $(SAN),,$(shell command -v $(NVCC) 2>/dev/null))
+HAVE_CXX   := $(shell command -v $(CXX) 2>/dev/null)
+
+all: $(BUILD)/gyaru $(if $(SAN),,$(if $(HAVE_NVCC),$(BUILD)/libgyaru-cuda.so,no-cuda))
+
+no-cuda:
+	@echo "no nvcc (NVCC=$(NVCC)): building without libgyaru-cuda.so, the plug-in for NVIDIA GPUs"
 
 $(BUILD)/gyaru: $(APP_OBJ) $(BUILD)/libgyaru.a
 	$(CC) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
@@ -50,6 +68,62 @@ $(BUILD)/src/backend/cpu/%_avx512.o: FILE_FLAGS = -O3 -mavx512f -mavx512bw -mavx
 $(BUILD)/src/backend/cpu/%_avx2.o: FILE_FLAGS = -O3 -mavx2 -mfma -mf16c
 
 $(BUILD)/tests/%.o: FILE_FLAGS = -Itests
+
+# ---- the CUDA plug-in -------------------------------------------------------------------------
+
+cuda: $(BUILD)/libgyaru-cuda.so
+
+$(BUILD)/src/backend/cuda/%.o: FILE_FLAGS = -fvisibility=hidden -isystem $(CUDA_HOME)/include
+$(BUILD)/src/backend/cuda/%.cu.o: src/backend/cuda/%.cu
+	@mkdir -p $(@D)
+	$(NVCC) -std=c++17 -O3 -Isrc -Iinclude -Xcompiler -fPIC,-fvisibility=hidden $(CUDA_CODE) \
+	    $(CUDA_FLAGS) -MMD -MP -MF $(@:.o=.d) -c -o $@ $<
+
+$(BUILD)/libgyaru-cuda.so: $(CUDA_OBJ)
+	$(NVCC) -shared -cudart static -Xlinker -Bsymbolic,--exclude-libs=ALL,-z,defs -o $@ $^ \
+	    -lm -lpthread -ldl -lrt
+
+# The same sources for the CPU: kernels run as fibers (tests/cuda_emu). The test program is the one
+# that drives the GPU; it takes whichever plug-in lies beside it.
+EMU      := $(BUILD)/emu
+EMU_FLAGS = -Itests/cuda_emu -Isrc -Iinclude -fPIC -g -O2 -MMD -MP -Wall -Wno-unknown-pragmas \
+            $(if $(WERROR),-Werror) \
+            $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
+EMU_OBJ  := $(CUDA_CU:%=$(EMU)/%.o) $(CUDA_C:%.c=$(EMU)/%.o) $(EMU)/emu.o \
+            $(CUDA_BASE:%.c=$(BUILD)/%.o)
+EMU_TEST := $(if $(HAVE_CXX),$(EMU)/test_cuda_host $(EMU)/test_reference_host)
+
+$(EMU)/src/%.cu.o: src/%.cu
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 $(EMU_FLAGS) -x c++ -c -o $@ $<
+$(EMU)/src/%.o: src/%.c
+	@mkdir -p $(@D)
+	$(CC) -std=c11 -D_GNU_SOURCE $(EMU_FLAGS) -c -o $@ $<
+$(EMU)/emu.o: tests/cuda_emu/emu.cpp
+	@mkdir -p $(@D)
+	$(CXX) -std=c++17 $(EMU_FLAGS) -c -o $@ $<
+$(EMU)/libgyaru-cuda.so: $(EMU_OBJ)
+	$(CXX) -shared $(if $(SAN),-fsanitize=$(SAN)) -Wl,-Bsymbolic -o $@ $^
+
+# Only the libraries that are really used: they travel to machines that have none of ours.
+CUDA_TEST_LIB := $(BUILD)/tests/support/reference.o $(BUILD)/libgyaru.a
+LINK_TEST = $(CC) $(ALL_CFLAGS) $(FILE_FLAGS) -Itests $(ALL_LDFLAGS) -Wl,--as-needed -o $@ $< \
+            $(CUDA_TEST_LIB) -lcmocka $(LIBS)
+$(EMU)/test_cuda_host $(BUILD)/test_cuda: tests/test_cuda.c $(CUDA_TEST_LIB)
+	@mkdir -p $(@D)
+	$(LINK_TEST)
+$(EMU)/test_reference_host $(BUILD)/test_cuda_reference: tests/test_reference.c $(CUDA_TEST_LIB)
+	@mkdir -p $(@D)
+	$(LINK_TEST)
+$(EMU)/test_cuda_host $(EMU)/test_reference_host: | $(EMU)/libgyaru-cuda.so
+$(EMU)/test_cuda_host: private FILE_FLAGS = -DCUDA_REQUIRED
+$(BUILD)/test_cuda_reference: private FILE_FLAGS = -DTEST_DEVICE='"cuda"'
+$(EMU)/test_reference_host: private FILE_FLAGS = -DTEST_DEVICE='"cuda"' -DLONGEST=64
+
+# On the GPU. Without one, or without nvcc, the tests say why they are skipped.
+CUDA_TESTS := $(BUILD)/test_cuda $(BUILD)/test_cuda_reference
+test-cuda: $(CUDA_TESTS) $(if $(HAVE_NVCC),$(BUILD)/libgyaru-cuda.so)
+	@BUILD=$(BUILD) sh tests/run.sh $(CUDA_TESTS)
 
 # The page is embedded in the program.
 $(BUILD)/web_assets.c: $(WEB_SRC) tools/embed.sh
@@ -77,8 +151,9 @@ $(BUILD)/tests/fake_nvml.so: tests/support/fake/nvml.c
 $(BUILD)/tests/test_doctor: | $(BUILD)/tests/fake_nvml.so
 
 # BUILD tells the tests which program to drive.
-test: all $(TESTS)
-	@BUILD=$(BUILD) sh tests/run.sh $(TESTS)
+test: all $(TESTS) $(EMU_TEST)
+	$(if $(HAVE_CXX),,@echo "no C++ compiler (CXX=$(CXX)): the CUDA kernels are not tested on the host")
+	@BUILD=$(BUILD) sh tests/run.sh $(TESTS) $(EMU_TEST)
 
 # Parsers of untrusted files under libFuzzer (clang), FUZZ_SECONDS each, from the kept corpora.
 FUZZ_SECONDS ?= 60
@@ -103,10 +178,12 @@ lint:
 	@sh tools/lint.sh
 
 format:
-	git ls-files '*.c' '*.h' | xargs clang-format -i
+	git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cpp' | xargs clang-format -i
 
 install: all
 	install -D -m 755 $(BUILD)/gyaru $(DESTDIR)$(PREFIX)/bin/gyaru
+	[ ! -e $(BUILD)/libgyaru-cuda.so ] || \
+	    install -D -m 755 $(BUILD)/libgyaru-cuda.so $(DESTDIR)$(PREFIX)/bin/libgyaru-cuda.so
 	install -D -m 644 include/gyaru.h $(DESTDIR)$(PREFIX)/include/gyaru.h
 	install -D -m 644 $(BUILD)/libgyaru.a $(DESTDIR)$(PREFIX)/lib/libgyaru.a
 	for m in models/*/; do d=$(DESTDIR)$(PREFIX)/share/gyaru/$$m; \
@@ -115,7 +192,8 @@ install: all
 	install -m 644 data/personas/* $(DESTDIR)$(PREFIX)/share/gyaru/data/personas
 
 uninstall:
-	rm -f $(DESTDIR)$(PREFIX)/bin/gyaru $(DESTDIR)$(PREFIX)/include/gyaru.h \
+	rm -f $(DESTDIR)$(PREFIX)/bin/gyaru $(DESTDIR)$(PREFIX)/bin/libgyaru-cuda.so \
+	    $(DESTDIR)$(PREFIX)/include/gyaru.h \
 	    $(DESTDIR)$(PREFIX)/lib/libgyaru.a
 	rm -rf $(DESTDIR)$(PREFIX)/share/gyaru
 
@@ -124,6 +202,8 @@ clean:
 
 help:
 	@echo "make            build/gyaru and build/libgyaru.a"
+	@echo "make cuda       build/libgyaru-cuda.so alone (CUDA_ARCHS=90: for one kind of GPU)"
+	@echo "make test-cuda  what drives the GPU, on the GPU"
 	@echo "make test       all tests (SAN=address,undefined: with sanitizers)"
 	@echo "make fuzz       parsers under libFuzzer, FUZZ_SECONDS ($(FUZZ_SECONDS)) each"
 	@echo "make lint       format, include directions, cppcheck"
@@ -131,7 +211,8 @@ help:
 	@echo "make format     clang-format in place"
 	@echo "make clean"
 
+-include $(CUDA_OBJ:.o=.d) $(EMU_OBJ:.o=.d)
 -include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TESTS:=.d)
 
-.PHONY: all test fuzz lint format install uninstall clean help
+.PHONY: all no-cuda cuda test-cuda test fuzz lint format install uninstall clean help
 .DELETE_ON_ERROR:

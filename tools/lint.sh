@@ -9,7 +9,7 @@ have() {
     return 1
 }
 if have clang-format; then
-    git ls-files '*.c' '*.h' | xargs clang-format --dry-run -Werror || status=1
+    git ls-files '*.c' '*.h' '*.cu' '*.cuh' '*.cpp' | xargs clang-format --dry-run -Werror || status=1
 fi
 sh tools/includes.sh || status=1
 if have cppcheck; then

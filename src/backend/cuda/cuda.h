@@ -1,0 +1,66 @@
+/*
+ * cuda.h - what the host files of the CUDA plug-in share.
+ *
+ * Everything runs on the device's one stream. A failed runtime call becomes a gyaru_error at the
+ * next place that can return one: cuda_check() there, `stage->failed` within a step.
+ */
+#ifndef CUDA_CUDA_H
+#define CUDA_CUDA_H
+
+#include "backend/backend.h"
+#include "backend/cuda/kernels.h"
+
+#define CUDA_LOADER_BUFFERS 2
+#define CUDA_LOADER_BYTES   ((size_t)32 << 20)
+
+/* Pinned and device memory through which weights pass; a buffer is reused once its event is done.
+ */
+struct cuda_loader {
+    uint8_t *pinned[CUDA_LOADER_BUFFERS]; /* [CUDA_LOADER_BYTES], host */
+    uint8_t *raw[CUDA_LOADER_BUFFERS];    /* the same on the device */
+    cudaEvent_t done[CUDA_LOADER_BUFFERS];
+    int next;
+};
+
+struct backend_device {
+    int index, multiprocessors;
+    cudaStream_t stream;
+    struct cuda_loader loader;
+    uint64_t generation; /* grows when weights or vectors are freed: graphs name their addresses */
+    float map[16], map_scale; /* the map that was last prepared, and its table_scale */
+    char text[96];            /* "NVIDIA H200, sm_90, 132 SMs" */
+};
+
+struct backend_matrix {
+    struct backend_device *device;
+    struct cuda_weights w;
+    void *block; /* device: what w points into */
+    float nested_map[256];
+};
+
+struct backend_vector {
+    struct backend_device *device;
+    float *data; /* device [n] */
+    size_t n;
+};
+
+/* "cuda: WHAT: the runtime's words"; out of memory becomes GYARU_NO_MEMORY. 0 if e is success. */
+int cuda_check(cudaError_t e, const char *what, struct gyaru_error *err);
+
+int cuda_open(int index, int threads, struct backend_device **out, struct gyaru_error *err);
+void cuda_close(struct backend_device *device);
+const char *cuda_describe(const struct backend_device *device);
+void cuda_memory(const struct backend_device *device, struct backend_memory *out);
+
+int cuda_loader_init(struct cuda_loader *loader, struct gyaru_error *err);
+void cuda_loader_release(struct cuda_loader *loader);
+
+uint64_t cuda_matrix_bytes(const struct quant_source *source);
+int cuda_matrix_new(struct backend_device *device, const struct quant_source *source,
+                    struct backend_matrix **out, struct gyaru_error *err);
+void cuda_matrix_free(struct backend_matrix *matrix);
+
+/* May the two be parts of one product? */
+bool cuda_matrix_alike(const struct backend_matrix *a, const struct backend_matrix *b);
+
+#endif

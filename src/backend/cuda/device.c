@@ -1,0 +1,97 @@
+/*
+ * device.c - one NVIDIA GPU: opened, described, its memory counted.
+ */
+#include "backend/cuda/cuda.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+#define OLDEST_MAJOR 8 /* compute capability: mma.m16n8k16 and 64 KiB of table in shared memory */
+
+int cuda_check(cudaError_t e, const char *what, struct gyaru_error *err)
+{
+    if (e == cudaSuccess)
+        return 0;
+    (void)cudaGetLastError(); /* what is reported must not surface again elsewhere */
+    enum gyaru_status status = e == cudaErrorMemoryAllocation ? GYARU_NO_MEMORY : GYARU_FAILED;
+    return error_set(err, status, "cuda: %s: %s (%s)", what, cudaGetErrorString(e),
+                     cudaGetErrorName(e));
+}
+
+static int find_device(int index, struct gyaru_error *err)
+{
+    int count = 0;
+    cudaError_t e = cudaGetDeviceCount(&count);
+    if (e == cudaErrorInsufficientDriver)
+        return error_set(err, GYARU_FAILED,
+                         "device cuda: no NVIDIA driver, or one older than this plug-in's CUDA "
+                         "runtime %d.%d needs: install or update the driver, or use --device cpu",
+                         CUDART_VERSION / 1000, CUDART_VERSION % 1000 / 10);
+    if (e == cudaErrorNoDevice || (!e && !count))
+        return error_set(err, GYARU_FAILED,
+                         "device cuda: the driver sees no NVIDIA GPU: use --device cpu");
+    if (cuda_check(e, "looking for GPUs", err))
+        return -1;
+    if (index < 0 || index >= count)
+        return error_set(err, GYARU_USAGE, "device cuda:%d: there are %d GPUs: use cuda:0..cuda:%d",
+                         index, count, count - 1);
+    return 0;
+}
+
+static int start(struct backend_device *d, struct gyaru_error *err)
+{
+    struct cudaDeviceProp prop;
+    if (cuda_check(cudaSetDevice(d->index), "choosing the GPU", err) ||
+        cuda_check(cudaGetDeviceProperties(&prop, d->index), "asking for the GPU's kind", err))
+        return -1;
+    if (prop.major < OLDEST_MAJOR)
+        return error_set(err, GYARU_FAILED,
+                         "device cuda:%d: %s has compute capability %d.%d: 8.0 or newer is needed: "
+                         "use --device cpu",
+                         d->index, prop.name, prop.major, prop.minor);
+    d->multiprocessors = prop.multiProcessorCount;
+    snprintf(d->text, sizeof d->text, "%.60s, sm_%d%d, %d SMs", prop.name, prop.major, prop.minor,
+             d->multiprocessors);
+    if (cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "a stream", err) ||
+        cuda_check(cuda_kernels_init(), "preparing the kernels", err))
+        return -1;
+    return cuda_loader_init(&d->loader, err);
+}
+
+int cuda_open(int index, int threads, struct backend_device **out, struct gyaru_error *err)
+{
+    if (find_device(index, err))
+        return -1;
+    struct backend_device *d = calloc(1, sizeof *d);
+    if (!d)
+        return error_memory(err, sizeof *d, "the CUDA backend");
+    d->index = index;
+    if (start(d, err)) {
+        cuda_close(d);
+        return -1;
+    }
+    *out = d;
+    return 0;
+}
+
+void cuda_close(struct backend_device *d)
+{
+    if (!d)
+        return;
+    cuda_loader_release(&d->loader);
+    if (d->stream)
+        (void)cudaStreamDestroy(d->stream);
+    free(d);
+}
+
+const char *cuda_describe(const struct backend_device *device)
+{
+    return device->text;
+}
+
+void cuda_memory(const struct backend_device *device, struct backend_memory *out)
+{
+    size_t available = 0, total = 0;
+    (void)cudaMemGetInfo(&available, &total);
+    *out = (struct backend_memory){total, available};
+}

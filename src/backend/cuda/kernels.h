@@ -1,0 +1,162 @@
+/*
+ * kernels.h - between the host files (C) and the kernels (.cu): plain structures of device
+ * pointers, and the functions that launch.
+ *
+ * Shapes. A matrix [rows, cols] is cut into tiles of 32 rows x 64 columns; `groups` is cols/64,
+ * rounded up. Sixteen rows of a tile are one half (m16n8k16's A operand). Within a half and a
+ * group, lane (g = lane/4, t = lane%4) owns rows g and g+8 and columns 16t..16t+15:
+ *   4-bit  weights uint4 [half][group][lane]: word i holds columns 16t+4i..+3 as four bytes, in the
+ *          order of the A registers: (g, first pair), (g+8, first pair), (g, second), (g+8,
+ * second); codes  uint8 [half][group][8][2] (or float): of rows g and g+8 16-bit weights uint4
+ * [half][group][4][lane]: word j of entry i is A register j of step i 32-bit weights float
+ * [rows][cols], as stored Packed x is uint4 [plane][n/8][group][2][8][4]: entry (j, row, t) holds
+ * the eight 16-bit values of columns 16t+8j..+7, which is what lane 4*row+t needs as B operand.
+ */
+#ifndef CUDA_KERNELS_H
+#define CUDA_KERNELS_H
+
+#include "gyaru.h"
+#include "quant/quant.h"
+
+#include <cuda_runtime_api.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define CUDA_TILE_ROWS  32
+#define CUDA_GROUP      64  /* columns */
+#define CUDA_WARPS      16  /* per block of a matrix kernel */
+#define CUDA_PASS_ROWS  32  /* rows of x in one pass of a matrix kernel */
+#define CUDA_SPLIT      256 /* positions that attention sums before it merges */
+#define CUDA_HEAD_DIM   128 /* at most */
+#define CUDA_QUERIES    8   /* query heads of one attention block, at most */
+#define CUDA_GRAPH_ROWS 8   /* steps of at most so many rows become graphs */
+
+/* How weights lie on the device. */
+enum cuda_layout { CUDA_NESTED, CUDA_4BIT, CUDA_F16, CUDA_BF16, CUDA_F32 };
+
+struct cuda_weights {
+    enum cuda_layout layout;
+    size_t rows, cols;
+    int groups;
+    int tiles;           /* of CUDA_TILE_ROWS */
+    const void *data;    /* device, see above */
+    const void *codes;   /* device: uint8 if nested, float if 4-bit */
+    const float *scale;  /* device [(rows*groups) >> shift]: nested absmax */
+    float offset;        /* nested offset */
+    int shift;           /* groups per nested scale, log2 */
+    const uint32_t *lut; /* device [256]: byte -> half2 of map * table_scale */
+    const float *map;    /* device [256]: code -> nested map (4-bit, not nested: unused) */
+    float
+        table_scale;  /* makes the map's values fall near fp16 numbers; a result is divided by it */
+    float values[16]; /* the map itself, for lookups of single rows */
+};
+
+/* Row of a step as the kernels read it. */
+struct cuda_row {
+    int32_t token, slot, pos;
+    int32_t logits; /* row of the logits buffer, -1: none wanted */
+    float strength[GYARU_MAX_VECTORS];
+};
+
+/* ---- x as the matrix kernels want it ---- */
+
+struct cuda_pack {
+    enum cuda_layout layout; /* of the matrix that will read it */
+    const float *x;          /* [.., cols] */
+    const float *norm;       /* [cols] rmsnorm weight, NULL: x is taken as it is */
+    float eps;
+    int n, cols, groups;
+    const struct cuda_row *rows; /* not NULL: row r of the output is the row whose logits is r */
+    int n_rows;
+    void *out;        /* two planes (high, low part) if 16-bit; float [n, cols] if 32-bit */
+    float *row_scale; /* [n]: multiplies results */
+};
+void cuda_pack(const struct cuda_pack *a, cudaStream_t stream);
+
+/* ---- out = x * W^T ---- */
+
+enum cuda_finish {
+    CUDA_STORE, /* out = v + bias */
+    CUDA_ADD,   /* out += v */
+    CUDA_GATE,  /* out = silu(out) * v */
+    CUDA_PAIR   /* parts 0 and 1 are gate and up: out = silu(gate) * up */
+};
+
+struct cuda_part {
+    struct cuda_weights weights;
+    const float *bias; /* [rows] or NULL */
+    float *out;        /* [n, rows] */
+};
+
+struct cuda_product {
+    struct cuda_part parts[3]; /* of one layout, with the same tables and the same cols */
+    int n_parts;
+    enum cuda_finish finish;
+    int n;         /* rows of x */
+    const void *x; /* as cuda_pack leaves it */
+    const float *row_scale;
+    float *partial; /* [workers][2][32][CUDA_PASS_ROWS] scratch */
+    int *counters;  /* [tiles] zero before and after */
+    int blocks;     /* of the grid, at most */
+};
+void cuda_product(const struct cuda_product *a, cudaStream_t stream);
+
+/* ---- the rest of a step ---- */
+
+struct cuda_cache {
+    void *k, *v; /* [layers, slots, kv_heads, context, head_dim] of half or float */
+    int half;
+    int slots, kv_heads, context, head_dim, heads;
+};
+
+void cuda_embed(const struct cuda_weights *table, const struct cuda_row *rows, int n, float *x,
+                cudaStream_t stream);
+/* rope: [context][head_dim], head_dim/2 cosines, then sines. Rotates q in place. */
+void cuda_append(const struct cuda_cache *cache, int layer, const struct cuda_row *rows, int n,
+                 const float *rope, float *q, const float *k, const float *v, cudaStream_t stream);
+
+struct cuda_attention {
+    struct cuda_cache cache;
+    int layer, n;
+    const struct cuda_row *rows;
+    const float *q; /* [n, heads, head_dim] */
+    float *out;     /* [n, heads, head_dim] */
+    int splits;     /* of CUDA_SPLIT positions that cover the context */
+    float *partial; /* [n, kv_heads, splits, group, head_dim + 2], for n <= CUDA_GRAPH_ROWS */
+    int *counters;  /* [n, kv_heads * batches of query heads] zero before and after */
+};
+void cuda_attend(const struct cuda_attention *a, cudaStream_t stream);
+
+void cuda_edit(const struct cuda_row *rows, int n, int index, const float *direction, int hidden,
+               float *x, cudaStream_t stream);
+/* out [n][2] = { x . direction, x . x } */
+void cuda_meter(const float *x, int n, int hidden, const float *direction, float *out,
+                cudaStream_t stream);
+
+/* ---- loading ---- */
+
+/* Rearranges whole tiles: `raw` holds rows [first, first+rows) as stored, `first` a multiple of 32.
+ * `codes` are one uint8 or float for each 64 columns. */
+struct cuda_repack {
+    enum cuda_layout layout;
+    size_t first, rows, total_rows, cols;
+    int groups;
+    const void *raw, *raw_codes; /* device */
+    void *data, *codes;          /* device, of the whole matrix */
+};
+void cuda_repack(const struct cuda_repack *a, cudaStream_t stream);
+
+/* 4-bit or 16-bit weights -> half [rows, cols], for a library's GEMM. */
+void cuda_expand(const struct cuda_weights *w, size_t first, size_t rows, void *out,
+                 cudaStream_t stream);
+
+/* Dynamic shared memory and the like, once per device. */
+cudaError_t cuda_kernels_init(void);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,79 @@
+/*
+ * ptx.cuh - the few instructions that CUDA C++ has no name for, and 16-bit conversions.
+ *
+ * tests/cuda_emu/backend/cuda/ptx.cuh stands in for this file where the kernels are run on the
+ * host; both give the same functions.
+ */
+#ifndef CUDA_PTX_CUH
+#define CUDA_PTX_CUH
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+#include <stdint.h>
+
+#define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
+
+/* Launch errors stay with the runtime: cudaGetLastError() after the step names them. */
+template <class A>
+static void launch(void (*kernel)(A), dim3 grid, unsigned threads, size_t shared,
+                   cudaStream_t stream, const A &a)
+{
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    (void)cudaLaunchKernelEx(&config, kernel, a);
+}
+
+/* c += A * B over m16n8k16 with fp32 accumulation; a, b as registers of two 16-bit values. */
+__device__ __forceinline__ void mma_f16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                        uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+        "{%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+__device__ __forceinline__ void mma_bf16(float (&c)[4], const uint32_t (&a)[4], uint32_t b0,
+                                         uint32_t b1)
+{
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+        "{%8,%9}, {%0,%1,%2,%3};"
+        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+        : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b0), "r"(b1));
+}
+
+/* Weights are read once: they must not push x out of L1. */
+__device__ __forceinline__ uint4 load_once(const uint4 *p)
+{
+    uint4 v;
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w)
+                 : "l"(p));
+    return v;
+}
+
+__device__ __forceinline__ uint16_t half_bits(float v)
+{
+    return __half_as_ushort(__float2half_rn(v));
+}
+
+__device__ __forceinline__ float half_value(uint16_t v)
+{
+    return __half2float(__ushort_as_half(v));
+}
+
+__device__ __forceinline__ uint16_t bf16_bits(float v)
+{
+    return __bfloat16_as_ushort(__float2bfloat16_rn(v));
+}
+
+__device__ __forceinline__ float bf16_value(uint16_t v)
+{
+    return __uint_as_float((uint32_t)v << 16);
+}
+
+#endif

@@ -1,0 +1,52 @@
+/*
+ * reduce.cuh - sums and maxima over a block, in an order that depends on the block's size alone.
+ */
+#ifndef CUDA_REDUCE_CUH
+#define CUDA_REDUCE_CUH
+
+#include "backend/cuda/ptx.cuh"
+
+static __device__ __forceinline__ float warp_sum(float v)
+{
+#pragma unroll
+    for (int o = 16; o; o >>= 1)
+        v += __shfl_xor_sync(0xffffffffu, v, o);
+    return v;
+}
+
+static __device__ __forceinline__ float warp_max(float v)
+{
+#pragma unroll
+    for (int o = 16; o; o >>= 1)
+        v = fmaxf(v, __shfl_xor_sync(0xffffffffu, v, o));
+    return v;
+}
+
+/* All threads of the block must call; all get the result. `shared` holds 32 floats. */
+static __device__ __forceinline__ float block_sum(float v, float *shared)
+{
+    v = warp_sum(v);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0)
+        shared[threadIdx.x / 32] = v;
+    __syncthreads();
+    float total = 0;
+    for (unsigned i = 0; i < blockDim.x / 32; i++)
+        total += shared[i];
+    return total;
+}
+
+static __device__ __forceinline__ float block_max(float v, float *shared)
+{
+    v = warp_max(v);
+    __syncthreads();
+    if (threadIdx.x % 32 == 0)
+        shared[threadIdx.x / 32] = v;
+    __syncthreads();
+    float most = shared[0];
+    for (unsigned i = 1; i < blockDim.x / 32; i++)
+        most = fmaxf(most, shared[i]);
+    return most;
+}
+
+#endif

@@ -1,0 +1,117 @@
+/*
+ * stage.h - activations, KV cache and the step under way of the CUDA backend.
+ *
+ * Operations only append to a list; end() runs it. A list seen before, of few rows, is captured as
+ * one CUDA graph and replayed from then on: tokens, positions, slots and strengths lie in device
+ * memory (`rows`), so that nothing that changes from token to token is part of a graph.
+ */
+#ifndef CUDA_STAGE_H
+#define CUDA_STAGE_H
+
+#include "backend/cuda/cuda.h"
+
+#define CUDA_METERS 8  /* meters of one step, at most */
+#define CUDA_GRAPHS 16 /* step lists that are remembered */
+
+enum step_kind {
+    STEP_EMBED,
+    STEP_QKV,
+    STEP_ATTEND,
+    STEP_PROJECT,
+    STEP_GATE_UP,
+    STEP_DOWN,
+    STEP_EDIT,
+    STEP_METER,
+    STEP_TAP,
+    STEP_HEAD
+};
+
+/* One call of backend.h as its arguments; zeroed first, so that lists compare by memcmp. */
+struct step_op {
+    enum step_kind kind;
+    int index; /* layer, vector or meter */
+    const struct backend_vector *norm, *bias[3];
+    const struct backend_matrix *matrix[3];
+    float *out; /* host */
+};
+
+struct step_list {
+    struct step_op *ops; /* [capacity] */
+    int n_ops, n, n_logits;
+};
+
+struct step_graph {
+    struct step_list list; /* key */
+    uint64_t generation;   /* of the device, when it was recorded */
+    cudaGraphExec_t exec;  /* NULL: seen once, not captured */
+    uint64_t used;         /* for the choice of what to forget */
+};
+
+struct backend_stage {
+    struct backend_device *device;
+    struct backend_shape shape;
+    int capacity;          /* operations of a step */
+    struct step_list step; /* under way */
+    struct step_graph graphs[CUDA_GRAPHS];
+    uint64_t clock;
+    const char *failed; /* what the caller did wrong in this step, NULL: nothing */
+    int n_meters;
+    float *meter_out[CUDA_METERS]; /* host memory of the caller */
+
+    /* Pinned host memory */
+    struct cuda_row *rows_host; /* [max_rows] */
+    float *logits_host;         /* [max_logits, vocab] */
+    float *meter_host;          /* [CUDA_METERS][max_rows][2] */
+
+    /* Device memory; `block` holds all but the cache */
+    void *block;
+    struct cuda_cache cache;
+    struct cuda_row *rows; /* [max_rows] */
+    float *x;              /* [max_rows, hidden] */
+    float *q;              /* [max_rows, n_heads * head_dim] */
+    float *k, *v;          /* [max_rows, n_kv_heads * head_dim] */
+    float *attention;      /* [max_rows, n_heads * head_dim] */
+    float *h;              /* [max_rows, intermediate] */
+    float *logits;         /* [max_logits, vocab] */
+    float *meters;         /* [CUDA_METERS][max_rows][2] */
+    float *rope;           /* [context][head_dim] */
+    void *packed;          /* x as kernels.h packs it */
+    float *row_scale;      /* [max_rows] */
+    float *partial;        /* of products */
+    float *split;          /* of attention */
+    int *counters;         /* [n_counters], zero between kernels */
+    size_t n_counters;
+};
+
+void cuda_stage_bytes(const struct backend_device *device, const struct backend_shape *shape,
+                      uint64_t *kv, uint64_t *workspace);
+int cuda_stage_new(struct backend_device *device, const struct backend_shape *shape,
+                   struct backend_stage **out, struct gyaru_error *err);
+void cuda_stage_free(struct backend_stage *stage);
+
+/* Enqueues the operations of a list. */
+void cuda_step_enqueue(struct backend_stage *stage, const struct step_list *list);
+
+/* Runs the step under way, from a graph if there is one. */
+int cuda_graph_run(struct backend_stage *stage, struct gyaru_error *err);
+void cuda_graphs_release(struct backend_stage *stage);
+
+/* The operations of backend.h */
+void cuda_op_begin(struct backend_stage *stage, const struct backend_row *rows, int n);
+void cuda_op_embed(struct backend_stage *stage, const struct backend_matrix *table);
+void cuda_op_qkv(struct backend_stage *stage, int layer, const struct backend_vector *norm,
+                 const struct backend_matrix *const weights[3],
+                 const struct backend_vector *const biases[3]);
+void cuda_op_attend(struct backend_stage *stage, int layer);
+void cuda_op_project(struct backend_stage *stage, const struct backend_matrix *output);
+void cuda_op_gate_up(struct backend_stage *stage, const struct backend_vector *norm,
+                     const struct backend_matrix *gate, const struct backend_matrix *up);
+void cuda_op_down(struct backend_stage *stage, const struct backend_matrix *down);
+void cuda_op_edit(struct backend_stage *stage, int index, const struct backend_vector *direction);
+void cuda_op_meter(struct backend_stage *stage, const struct backend_vector *direction, float *out);
+void cuda_op_tap(struct backend_stage *stage, float *out);
+void cuda_op_head(struct backend_stage *stage, const struct backend_vector *norm,
+                  const struct backend_matrix *weights);
+int cuda_op_end(struct backend_stage *stage, float **logits, struct gyaru_error *err);
+
+#endif
