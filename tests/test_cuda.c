@@ -1,0 +1,583 @@
+/*
+ * test_cuda.c - the CUDA backend against the CPU backend, operation by operation.
+ *
+ * Built twice: build/test_cuda drives the plug-in on a GPU (`make test-cuda`); on the host,
+ * build/emu/test_cuda_host drives the same sources compiled for the CPU (tests/cuda_emu). Models
+ * are random in shape, types and values; all that comes back is poisoned first.
+ */
+#include "backend/backend.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MAX_ROWS 48
+#define POINTS   6 /* taps of a step */
+
+/* Relative errors of what an operation adds to the stream, |difference| / |expected| over a row. */
+#define EXACT_TYPES 1e-4 /* bf16 weights see 16 bits of x */
+#define FOUR_BIT    1.5e-3
+
+static const struct backend *gpu;
+
+static uint64_t state_of_random;
+
+static uint32_t next_random(void)
+{
+    state_of_random = state_of_random * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state_of_random >> 33);
+}
+
+static float next_float(void) /* -1..1 */
+{
+    return (float)next_random() / (float)(1u << 30) - 1;
+}
+
+static int between(int low, int high)
+{
+    return low + (int)(next_random() % (uint32_t)(high - low + 1));
+}
+
+static void *allocate(size_t bytes)
+{
+    void *p = malloc(bytes ? bytes : 1);
+    assert_non_null(p);
+    return p;
+}
+
+static void check(int rc, const struct gyaru_error *err)
+{
+    if (rc)
+        fail_msg("%s", err->text);
+}
+
+/* ---- random weights ------------------------------------------------------------------------- */
+
+enum kind { NESTED, NESTED_LARGE, PLAIN_4BIT, BF16, F16, F32, N_KINDS };
+
+/* Fills a source whose arrays lie in one allocation, returned for free(). */
+static void *random_source(enum kind kind, size_t rows, size_t cols, struct quant_source *out)
+{
+    size_t n = rows * cols, blocks;
+    *out = (struct quant_source){.rows = rows, .cols = cols, .block_size = 64};
+    uint8_t *data = allocate(8 * n + 4096);
+    uint8_t *scales = data + 4 * n;
+    float amplitude = 1.0f / sqrtf((float)cols);
+    out->data = data;
+    for (size_t i = 0; i < n && kind >= BF16; i++) {
+        float value = next_float() * amplitude;
+        uint16_t half = kind == F16 ? quant_to_f16(value) : quant_to_bf16(value);
+        if (kind == F32)
+            memcpy(data + 4 * i, &value, 4);
+        else
+            memcpy(data + 2 * i, &half, 2);
+    }
+    out->type = kind == F32 ? QUANT_F32 : kind == F16 ? QUANT_F16 : QUANT_BF16;
+    if (kind >= BF16)
+        return data;
+    out->type = QUANT_4BIT;
+    if (kind == NESTED_LARGE)
+        out->block_size = 128;
+    blocks = (n + out->block_size - 1) / out->block_size;
+    for (size_t i = 0; i < n / 2; i++)
+        data[i] = (uint8_t)next_random();
+    for (int i = 0; i < 16; i++)
+        out->map[i] = (float)(i - 8) / 8 + 0.03f * next_float();
+    out->absmax = scales;
+    if (kind == PLAIN_4BIT) {
+        for (size_t i = 0; i < blocks; i++) {
+            float value = (0.6f + 0.4f * next_float()) * amplitude;
+            memcpy(scales + 4 * i, &value, 4);
+        }
+        return data;
+    }
+    out->nested_block_size = kind == NESTED ? 256 : 4; /* the small one ends in mid-row */
+    for (size_t i = 0; i < blocks; i++)
+        scales[i] = (uint8_t)next_random();
+    out->nested_absmax = scales + (blocks + 3) / 4 * 4;
+    for (size_t i = 0; i < (blocks + out->nested_block_size - 1) / out->nested_block_size; i++) {
+        float value = (0.6f + 0.4f * next_float()) * amplitude;
+        memcpy(scales + (blocks + 3) / 4 * 4 + 4 * i, &value, 4);
+    }
+    for (int i = 0; i < 256; i++)
+        out->nested_map[i] = next_float();
+    out->nested_offset = 0.3f * amplitude;
+    return data;
+}
+
+/* ---- one block of a model on both backends -------------------------------------------------- */
+
+enum { CPU, GPU };
+
+struct side {
+    const struct backend *b;
+    struct backend_device *device;
+    struct backend_stage *stage;
+    struct backend_matrix *embedding, *qkv[3], *output, *gate, *up, *down, *head;
+    struct backend_vector *norm, *bias[3], *direction[2];
+};
+
+struct pair {
+    struct backend_shape shape;
+    struct side side[2];
+    bool four_bit;
+};
+
+static void upload(struct pair *p, enum kind kind, int rows, int cols, size_t slot)
+{
+    struct gyaru_error err;
+    struct quant_source source;
+    void *data = random_source(kind, (size_t)rows, (size_t)cols, &source);
+    for (int i = 0; i < 2; i++) {
+        struct backend_matrix **to = (struct backend_matrix **)((char *)&p->side[i] + slot);
+        check(p->side[i].b->matrix_new(p->side[i].device, &source, to, &err), &err);
+    }
+    p->four_bit = p->four_bit || kind < BF16;
+    free(data);
+}
+
+static void upload_vector(struct pair *p, int n, float base, float spread, size_t slot)
+{
+    struct gyaru_error err;
+    float *values = allocate((size_t)n * sizeof *values);
+    for (int i = 0; i < n; i++)
+        values[i] = base + spread * next_float();
+    for (int i = 0; i < 2; i++) {
+        struct backend_vector **to = (struct backend_vector **)((char *)&p->side[i] + slot);
+        check(p->side[i].b->vector_new(p->side[i].device, values, (size_t)n, to, &err), &err);
+    }
+    free(values);
+}
+
+/* kinds: of the seven linears; -1: each at random. */
+static void pair_new(struct pair *p, const struct backend_shape *shape, int kind)
+{
+    struct gyaru_error err;
+    int queries = shape->n_heads * shape->head_dim, keys = shape->n_kv_heads * shape->head_dim;
+#define KIND      (kind < 0 ? (enum kind)between(0, N_KINDS - 1) : (enum kind)kind)
+#define AT(field) offsetof(struct side, field)
+    *p = (struct pair){.shape = *shape};
+    p->side[CPU].b = &backend_cpu;
+    p->side[GPU].b = gpu;
+    for (int i = 0; i < 2; i++) {
+        struct side *s = &p->side[i];
+        check(s->b->open(0, 1, &s->device, &err), &err);
+        check(s->b->stage_new(s->device, shape, &s->stage, &err), &err);
+    }
+    upload(p, KIND, shape->vocab, shape->hidden, AT(embedding));
+    upload(p, KIND, queries, shape->hidden, AT(qkv[0]));
+    upload(p, KIND, keys, shape->hidden, AT(qkv[1]));
+    upload(p, KIND, keys, shape->hidden, AT(qkv[2]));
+    upload(p, KIND, shape->hidden, queries, AT(output));
+    upload(p, KIND, shape->intermediate, shape->hidden, AT(gate));
+    upload(p, KIND, shape->intermediate, shape->hidden, AT(up));
+    upload(p, KIND, shape->hidden, shape->intermediate, AT(down));
+    upload(p, KIND, shape->vocab, shape->hidden, AT(head));
+    upload_vector(p, shape->hidden, 1, 0.5f, AT(norm));
+    upload_vector(p, queries, 0, 0.5f, AT(bias[0]));
+    upload_vector(p, keys, 0, 0.5f, AT(bias[1]));
+    upload_vector(p, keys, 0, 0.5f, AT(bias[2]));
+    upload_vector(p, shape->hidden, 0, 1, AT(direction[0]));
+    upload_vector(p, shape->hidden, 0, 1, AT(direction[1]));
+}
+
+static void pair_free(struct pair *p)
+{
+    for (int i = 0; i < 2; i++) {
+        struct side *s = &p->side[i];
+        struct backend_matrix *matrices[] = {s->embedding, s->qkv[0], s->qkv[1],
+                                             s->qkv[2],    s->output, s->gate,
+                                             s->up,        s->down,   s->head};
+        struct backend_vector *vectors[] = {s->norm,    s->bias[0],      s->bias[1],
+                                            s->bias[2], s->direction[0], s->direction[1]};
+        s->b->stage_free(s->stage);
+        for (size_t m = 0; m < sizeof matrices / sizeof *matrices; m++)
+            s->b->matrix_free(matrices[m]);
+        for (size_t v = 0; v < sizeof vectors / sizeof *vectors; v++)
+            s->b->vector_free(vectors[v]);
+        s->b->close(s->device);
+    }
+}
+
+/* What one step says. */
+struct result {
+    float *taps;   /* [POINTS, n, hidden] */
+    float *logits; /* [n_logits, vocab] */
+    float meter[MAX_ROWS][2];
+};
+
+static float *poisoned(size_t n)
+{
+    float *p = allocate(n * sizeof *p);
+    memset(p, 0xff, n * sizeof *p);
+    return p;
+}
+
+/* All operations once, with taps between them unless a graph is wanted. */
+static void run_step(const struct pair *p, int which, const struct backend_row *rows, int n,
+                     bool taps, struct result *out)
+{
+    struct gyaru_error err;
+    const struct side *s = &p->side[which];
+    const struct backend *b = s->b;
+    size_t block = (size_t)n * (size_t)p->shape.hidden, n_logits = 0, point = 0;
+    for (int r = 0; r < n; r++)
+        n_logits += rows[r].logits;
+    out->taps = poisoned(POINTS * block);
+    memset(out->meter, 0xff, sizeof out->meter);
+#define TAP                                                                                        \
+    if (taps)                                                                                      \
+    b->tap(s->stage, out->taps + point++ * block)
+    b->begin(s->stage, rows, n);
+    b->embed(s->stage, s->embedding);
+    TAP;
+    b->edit(s->stage, 1, s->direction[1]);
+    TAP;
+    b->qkv(s->stage, 0, s->norm, (const struct backend_matrix *const *)s->qkv,
+           (const struct backend_vector *const *)s->bias);
+    b->attend(s->stage, 0);
+    b->project(s->stage, s->output);
+    TAP;
+    b->gate_up(s->stage, s->norm, s->gate, s->up);
+    b->down(s->stage, s->down);
+    TAP;
+    b->edit(s->stage, 0, s->direction[0]);
+    b->meter(s->stage, s->direction[0], out->meter[0]);
+    TAP;
+    b->head(s->stage, s->norm, s->head);
+    float *logits;
+    check(b->end(s->stage, &logits, &err), &err);
+    out->logits = poisoned(n_logits * (size_t)p->shape.vocab + 1);
+    memcpy(out->logits, logits, n_logits * (size_t)p->shape.vocab * sizeof *logits);
+}
+
+static void result_free(struct result *r)
+{
+    free(r->taps);
+    free(r->logits);
+}
+
+/* |a - b| / |b| of vectors less a common start (NULL: none); NaN never passes. */
+static void close_rows(const char *what, const float *a, const float *a0, const float *b,
+                       const float *b0, size_t rows, size_t cols, double bound)
+{
+    for (size_t r = 0; r < rows; r++) {
+        double difference = 0, norm = 1e-12;
+        for (size_t i = r * cols; i < (r + 1) * cols; i++) {
+            double x = (double)a[i] - (a0 ? (double)a0[i] : 0);
+            double y = (double)b[i] - (b0 ? (double)b0[i] : 0);
+            difference += (x - y) * (x - y);
+            norm += y * y;
+        }
+        double error = sqrt(difference / norm);
+        if (!(error <= bound))
+            fail_msg("%s, row %zu of %zu: relative error %g, at most %g", what, r, rows, error,
+                     bound);
+    }
+}
+
+static void compare(const struct pair *p, const struct backend_row *rows, int n,
+                    const struct result *got, const struct result *want)
+{
+    static const char *const names[] = {"embed", "edit", "qkv, attend, project", "gate_up, down",
+                                        "edit"};
+    size_t hidden = (size_t)p->shape.hidden, block = (size_t)n * hidden, n_logits = 0;
+    double bound = p->four_bit ? FOUR_BIT : EXACT_TYPES;
+    if (p->shape.kv == GYARU_KV_F16)
+        bound *= 2; /* rounding to fp16 turns other ways where inputs differ in the last bit */
+    close_rows("embed", got->taps, NULL, want->taps, NULL, (size_t)n, hidden, 1e-6);
+    for (size_t t = 2; t < 4; t++)
+        close_rows(names[t], got->taps + t * block, got->taps + (t - 1) * block,
+                   want->taps + t * block, want->taps + (t - 1) * block, (size_t)n, hidden, bound);
+    close_rows("stream", got->taps + 4 * block, NULL, want->taps + 4 * block, NULL, (size_t)n,
+               hidden, bound);
+    for (int r = 0; r < n; r++) {
+        const float *before = got->taps + (size_t)r * hidden;
+        if (rows[r].strength[1] == 0)
+            assert_memory_equal(before, before + block, hidden * sizeof *before);
+        n_logits += rows[r].logits;
+        double length = (double)want->meter[r][1];
+        assert_true(fabs((double)got->meter[r][1] - length) <= 2 * bound * length);
+        assert_true(fabs((double)got->meter[r][0] - (double)want->meter[r][0]) <=
+                    bound * sqrt(length * (double)hidden));
+    }
+    close_rows("head", got->logits, NULL, want->logits, NULL, n_logits, (size_t)p->shape.vocab,
+               2 * bound);
+}
+
+/* ---- random steps ---------------------------------------------------------------------------- */
+
+static struct backend_shape random_shape(int round)
+{
+    static const int dims[] = {16, 32, 64, 128};
+    struct backend_shape s = {.n_layers = 1,
+                              .n_kv_heads = between(1, 2),
+                              .head_dim = dims[round % 4],
+                              .hidden = 64 * between(1, 5),
+                              .intermediate = 64 * between(1, 6),
+                              .vocab = between(33, 300),
+                              .rope_theta = 10000,
+                              .norm_eps = 1e-6f,
+                              .n_slots = 3,
+                              .context = 400,
+                              .max_rows = MAX_ROWS,
+                              .max_logits = MAX_ROWS,
+                              .kv = round % 2 ? GYARU_KV_F16 : GYARU_KV_F32};
+    s.n_heads = s.n_kv_heads * between(1, 9);
+    while (s.n_heads * s.head_dim % 64) /* 4-bit rows */
+        s.n_heads += s.n_kv_heads;
+    return s;
+}
+
+/* The next positions of each slot in turn, `fill` of the step's rows at most. */
+static int random_rows(const struct pair *p, struct backend_row *rows, int *pos, int n)
+{
+    int made = 0;
+    for (int r = 0; r < n; r++) {
+        int slot = between(0, p->shape.n_slots - 1);
+        if (pos[slot] == p->shape.context)
+            continue;
+        rows[made] = (struct backend_row){.token = between(0, p->shape.vocab - 1),
+                                          .slot = slot,
+                                          .pos = pos[slot]++,
+                                          .logits = between(0, 2) == 0};
+        rows[made].strength[0] = between(0, 1) ? 3 * next_float() : 0;
+        rows[made++].strength[1] = between(0, 1) ? 3 * next_float() : 0;
+    }
+    return made;
+}
+
+static void check_steps(struct pair *p, const int *counts, int n_counts)
+{
+    int pos[8] = {0};
+    for (int i = 0; i < n_counts; i++) {
+        struct backend_row rows[MAX_ROWS];
+        struct result got, want;
+        int n = random_rows(p, rows, pos, counts[i]);
+        run_step(p, CPU, rows, n, true, &want);
+        run_step(p, GPU, rows, n, true, &got);
+        compare(p, rows, n, &got, &want);
+        result_free(&got);
+        result_free(&want);
+    }
+}
+
+static void every_type_agrees(void **state)
+{
+    static const int counts[] = {1, 7, 8, 9, 2, 33, MAX_ROWS};
+    for (int kind = 0; kind < N_KINDS; kind++) {
+        struct pair p;
+        struct backend_shape shape = random_shape(kind);
+        pair_new(&p, &shape, kind);
+        check_steps(&p, counts, sizeof counts / sizeof *counts);
+        pair_free(&p);
+    }
+}
+
+static void mixed_types_agree(void **state)
+{
+    static const int counts[] = {3, 1, 17};
+    for (int round = 0; round < 6; round++) {
+        struct pair p;
+        struct backend_shape shape = random_shape(round);
+        pair_new(&p, &shape, -1);
+        check_steps(&p, counts, sizeof counts / sizeof *counts);
+        pair_free(&p);
+    }
+}
+
+/* Widths that are no multiple of anything; 4-bit rows that are no whole blocks. */
+static void odd_shapes_agree(void **state)
+{
+    static const int counts[] = {1, 5, 20};
+    struct backend_shape shape = random_shape(2);
+    struct pair p;
+    shape.hidden = 101;
+    shape.intermediate = 77;
+    shape.vocab = 35;
+    for (int kind = BF16; kind < N_KINDS; kind++) {
+        pair_new(&p, &shape, kind);
+        check_steps(&p, counts, sizeof counts / sizeof *counts);
+        pair_free(&p);
+    }
+    shape.hidden = 72;
+    shape.intermediate = 136;
+    shape.n_heads = shape.n_kv_heads = 1;
+    shape.head_dim = 32;
+    pair_new(&p, &shape, NESTED);
+    check_steps(&p, counts, sizeof counts / sizeof *counts);
+    pair_free(&p);
+}
+
+/* Past one split of attention, by chunks and row by row. */
+static void long_contexts_agree(void **state)
+{
+    struct backend_shape shape = random_shape(1);
+    int counts[16];
+    shape.n_slots = 1;
+    shape.hidden = shape.intermediate = 64;
+    shape.n_kv_heads = 1;
+    shape.n_heads = 2;
+    for (int kv = GYARU_KV_F16; kv <= GYARU_KV_F32; kv++) {
+        struct pair p;
+        shape.kv = (enum gyaru_kv)kv;
+        for (int i = 0; i < 16; i++)
+            counts[i] = i < 7 ? 40 : i % 2 ? 1 : 8; /* 280 positions in chunks, then few */
+        pair_new(&p, &shape, BF16);
+        check_steps(&p, counts, 16);
+        pair_free(&p);
+    }
+}
+
+/* ---- promises -------------------------------------------------------------------------------- */
+
+/* The rows of a step, one by one in fresh stages, give the same bits. */
+static void rows_do_not_depend_on_neighbours(void **state)
+{
+    for (int kind = 0; kind < N_KINDS; kind++) {
+        struct backend_shape shape = random_shape(kind);
+        struct pair together, alone;
+        struct backend_row rows[MAX_ROWS];
+        uint64_t seed = state_of_random;
+        shape.n_slots = MAX_ROWS;
+        shape.context = 8;
+        pair_new(&together, &shape, kind);
+        state_of_random = seed;
+        pair_new(&alone, &shape, kind);
+        for (int n = 3; n <= MAX_ROWS; n = n == 3 ? 20 : n == 20 ? 41 : 100) {
+            struct result all, one;
+            size_t hidden = (size_t)shape.hidden, logits = 0;
+            for (int r = 0; r < n; r++) {
+                rows[r] = (struct backend_row){
+                    .token = between(0, shape.vocab - 1), .slot = r, .logits = r % 3 == 0};
+                rows[r].strength[0] = rows[r].strength[1] = next_float();
+            }
+            run_step(&together, GPU, rows, n, true, &all);
+            for (int r = 0; r < n; r++) {
+                run_step(&alone, GPU, &rows[r], 1, true, &one);
+                for (size_t t = 0; t < 5; t++)
+                    assert_memory_equal(all.taps + (t * (size_t)n + (size_t)r) * hidden,
+                                        one.taps + t * hidden, hidden * sizeof(float));
+                if (rows[r].logits)
+                    assert_memory_equal(all.logits + logits++ * (size_t)shape.vocab, one.logits,
+                                        (size_t)shape.vocab * sizeof(float));
+                result_free(&one);
+            }
+            result_free(&all);
+        }
+        pair_free(&together);
+        pair_free(&alone);
+    }
+}
+
+/* The same step again and again is replayed as a graph: new tokens, positions and strengths must
+ * act, and a vector that took a freed one's place too. */
+static void graphs_take_new_values(void **state)
+{
+    struct gyaru_error err;
+    struct backend_shape shape = random_shape(3);
+    struct pair p;
+    int pos[8] = {0};
+    pair_new(&p, &shape, NESTED);
+    for (int i = 0; i < 12; i++) {
+        struct backend_row rows[MAX_ROWS];
+        struct result got, want;
+        int n = random_rows(&p, rows, pos, 2);
+        rows[0].logits = true;
+        rows[1].logits = i % 2;
+        run_step(&p, CPU, rows, n, false, &want);
+        run_step(&p, GPU, rows, n, false, &got);
+        close_rows("head", got.logits, NULL, want.logits, NULL, 1 + (size_t)(i % 2),
+                   (size_t)shape.vocab, 4 * FOUR_BIT);
+        for (int r = 0; r < n; r++)
+            assert_true(fabs((double)got.meter[r][1] - (double)want.meter[r][1]) <=
+                        4 * FOUR_BIT * (double)want.meter[r][1]);
+        result_free(&got);
+        result_free(&want);
+        if (i != 7)
+            continue;
+        float *values = allocate((size_t)shape.hidden * sizeof *values);
+        for (int c = 0; c < shape.hidden; c++)
+            values[c] = 5 * next_float();
+        for (int s = 0; s < 2; s++) {
+            struct side *side = &p.side[s];
+            side->b->vector_free(side->direction[0]);
+            check(side->b->vector_new(side->device, values, (size_t)shape.hidden,
+                                      &side->direction[0], &err),
+                  &err);
+        }
+        free(values);
+    }
+    pair_free(&p);
+}
+
+/* Values far outside fp16's range: the power of two must keep them. */
+static void large_activations_agree(void **state)
+{
+    struct backend_shape shape = random_shape(0);
+    struct pair p;
+    struct backend_row row = {.token = 1, .logits = true, .strength = {0, 3e6f}};
+    struct result got, want;
+    pair_new(&p, &shape, NESTED);
+    run_step(&p, CPU, &row, 1, true, &want);
+    run_step(&p, GPU, &row, 1, true, &got);
+    compare(&p, &row, 1, &got, &want);
+    result_free(&got);
+    result_free(&want);
+    pair_free(&p);
+}
+
+static void plans_are_what_is_taken(void **state)
+{
+    struct gyaru_error err;
+    struct backend_device *device;
+    struct backend_memory memory;
+    struct quant_source source;
+    void *data = random_source(NESTED, 64, 128, &source);
+    check(gpu->open(0, 1, &device, &err), &err);
+    gpu->memory(device, &memory);
+    assert_true(memory.available > 0 && memory.available <= memory.total);
+    /* 4 bits and a byte for 64 weights, tables and alignment aside */
+    assert_in_range(gpu->matrix_bytes(&source), 64 * 128 / 2 + 128, 64 * 128 / 2 + 128 + 3 * 1024);
+    source.rows = source.cols = (size_t)1 << 62;
+    assert_true(gpu->matrix_bytes(&source) == UINT64_MAX);
+    gpu->close(device);
+    free(data);
+    assert_int_equal(gpu->open(99, 1, &device, &err), -1);
+    assert_non_null(strstr(err.text, "cuda:99"));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_type_agrees),
+        cmocka_unit_test(mixed_types_agree),
+        cmocka_unit_test(odd_shapes_agree),
+        cmocka_unit_test(long_contexts_agree),
+        cmocka_unit_test(rows_do_not_depend_on_neighbours),
+        cmocka_unit_test(graphs_take_new_values),
+        cmocka_unit_test(large_activations_agree),
+        cmocka_unit_test(plans_are_what_is_taken),
+    };
+    struct gyaru_error err;
+    struct backend_device *device;
+    state_of_random = 11;
+    gpu = backend_find("cuda", &err);
+    if (!gpu || gpu->open(0, 1, &device, &err)) {
+#ifdef CUDA_REQUIRED
+        printf("%s\n", err.text);
+        return 1;
+#else
+        printf("SKIP: %s\n", err.text);
+        return 0;
+#endif
+    }
+    printf("on %s\n", gpu->describe(device));
+    gpu->close(device);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
