@@ -19,12 +19,12 @@
 #define TABLE_BYTES 65536
 #define TABLE_MAP   128
 
-/* Where a tile's two halves start. */
+/* Where the lane's share of a tile's two halves starts. */
 struct tile_place {
     const uint4 *weights[2];
     const void *codes[2];
     const float *scale[2];
-    int flat[2]; /* flat group of row g of the half, group 0 */
+    int flat[2][2]; /* flat group of rows g and g+8 of the half, group 0 */
     float offset[2];
 };
 
@@ -92,15 +92,14 @@ struct format_nested {
     };
 
     static __device__ __forceinline__ void load(struct chunk &c, const struct tile_place &p,
-                                                int group, int groups, int shift, int lane)
+                                                int group, int shift)
     {
 #pragma unroll
         for (int m = 0; m < 2; m++) {
-            c.w[m] = load_once(p.weights[m] + group * 32 + lane);
-            c.codes[m] = __ldg((const uint16_t *)p.codes[m] + group * 8 + lane / 4);
-            int flat = p.flat[m] + group;
-            c.scale[m][0] = __ldg(p.scale[m] + (flat >> shift));
-            c.scale[m][1] = __ldg(p.scale[m] + ((flat + 8 * groups) >> shift));
+            c.w[m] = load_once(p.weights[m] + group * 32);
+            c.codes[m] = __ldg((const uint16_t *)p.codes[m] + group * 8);
+            for (int h = 0; h < 2; h++)
+                c.scale[m][h] = __ldg(p.scale[m] + ((p.flat[m][h] + group) >> shift));
         }
     }
 
@@ -127,12 +126,12 @@ struct format_4bit {
     };
 
     static __device__ __forceinline__ void load(struct chunk &c, const struct tile_place &p,
-                                                int group, int groups, int shift, int lane)
+                                                int group, int shift)
     {
 #pragma unroll
         for (int m = 0; m < 2; m++) {
-            c.w[m] = load_once(p.weights[m] + group * 32 + lane);
-            c.scale[m] = __ldg((const float2 *)p.codes[m] + group * 8 + lane / 4);
+            c.w[m] = load_once(p.weights[m] + group * 32);
+            c.scale[m] = __ldg((const float2 *)p.codes[m] + group * 8);
         }
     }
 
@@ -156,13 +155,13 @@ template <bool BF16> struct format_16bit {
     };
 
     static __device__ __forceinline__ void load(struct chunk &c, const struct tile_place &p,
-                                                int group, int groups, int shift, int lane)
+                                                int group, int shift)
     {
 #pragma unroll
         for (int m = 0; m < 2; m++)
 #pragma unroll
             for (int i = 0; i < 4; i++)
-                c.w[m][i] = load_once(p.weights[m] + (group * 4 + i) * 32 + lane);
+                c.w[m][i] = load_once(p.weights[m] + (group * 4 + i) * 32);
     }
 
     static __device__ __forceinline__ void step(float (&c)[4], const uint4 &w, uint32_t b0,

@@ -59,10 +59,11 @@ static __device__ __forceinline__ void place_tile(const struct pass &p, int tile
         const struct cuda_weights &w = p.a.parts[pair ? m : part].weights;
         int half = pair ? tile : 2 * local + m;
         size_t at = (size_t)half * (size_t)w.groups;
-        out->weights[m] = (const uint4 *)w.data + at * (size_t)per_group;
-        out->codes[m] = (const char *)w.codes + at * 16 * (size_t)code_bytes;
+        out->weights[m] = (const uint4 *)w.data + at * (size_t)per_group + lane;
+        out->codes[m] = (const char *)w.codes + (at * 16 + lane / 4 * 2) * (size_t)code_bytes;
         out->scale[m] = w.scale;
-        out->flat[m] = (half * 16 + lane / 4) * w.groups;
+        for (int h = 0; h < 2; h++)
+            out->flat[m][h] = (half * 16 + lane / 4 + h * 8) * w.groups;
         out->offset[m] = w.offset;
     }
 }
@@ -215,7 +216,7 @@ static __global__ void __launch_bounds__(THREADS, 1) product(const __grid_consta
     next = place;
     typename F::chunk chunks[DEPTH];
     auto load_next = [&](typename F::chunk &chunk) {
-        F::load(chunk, next, next_group, groups, shift, lane);
+        F::load(chunk, next, next_group, shift);
         if (++next_group == groups) {
             next_group = 0;
             next_tile++;
