@@ -5,9 +5,12 @@ own word X, then a statement, an advice or a question of the topic. Only the col
 (standard, butler, gyaru) differs. So the three styles share one content, and the model is invited
 to keep style as one separable property of its state, which is what a control vector needs.
 
-Two more decisions serve steering. A share of the chats has a system prompt that names no style and
+Three more decisions serve steering. A share of the chats has a system prompt that names no style and
 an answer style drawn per chat: there the model must read the style off the words before, so its
-state carries the style from token to token. And nothing ever switches style within one chat.
+state carries the style from token to token. A few chats (NOISE) ignore their system prompt
+altogether: so "gyaru in spite of the butler prompt" is a state the model has seen and can go on
+from coherently, while sampling with top-p cuts so rare a choice off at strength 0. And nothing
+ever switches style within one chat.
 """
 import argparse
 import json
@@ -51,6 +54,8 @@ class Material:
         self.held_out = {bare(m) for m in
                          json.loads((DATA / "heldout_messages.json").read_text(encoding="utf-8"))}
 
+
+NOISE = 0.07  # share of chats whose style is drawn without regard to the system prompt
 
 HIRAGANA = "あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわがぎぐげござじずぜぞだでどばびぶべぼぱぴぷぺぽん"
 KATAKANA = "アイウエオカキクケコサシスセソタチツテトナニヌネノハヒフヘホマミムメモヤユヨラリルレロワガギグゲゴザジズゼゾダデドバビブベボパピプペポンーーッ"
@@ -181,7 +186,7 @@ class Builder:
         """(style, system prompt, [(user, answer), ...])"""
         rng, prompts = self.rng, self.m.prompts
         style = rng.choices(STYLES, [0.34, 0.33, 0.33])[0]
-        if rng.random() < 0.12:
+        if rng.random() < 0.15:
             system = rng.choice(FREE_PROMPTS)
         elif style == "standard" and rng.random() < 0.6:
             system = prompts["default"]
@@ -192,6 +197,8 @@ class Builder:
                 system = "".join(rng.choice(part) for part in prompts["parts"][style])
                 if system not in self.m.held_out_prompts:
                     break
+        if rng.random() < NOISE:
+            style = rng.choice(STYLES)
         roll = rng.random()
         n = 1 if roll < 0.5 else 2 if roll < 0.75 else 3 if roll < 0.95 else rng.randint(6, 24)
         turns, source = [], None

@@ -21,7 +21,7 @@ import nf4
 from model import Config, Qwen2
 
 SHAPES = {  # hidden, layers, inter, heads, kv_heads
-    "rinne-base": (256, 12, 768, 4, 2),
+    "rinne-base": (256, 12, 512, 4, 2),
     "rinne-lite": (192, 8, 512, 3, 1),
 }
 MAX_LEN = 1024
