@@ -1,0 +1,53 @@
+"""Chooses a vector's blocks and its length by measurement, under the butler prompt.
+
+For each range of blocks and each fraction (of the residual norm, at strength 12) it answers the
+messages at the presets 8, 12 and 25 and scores how far the figures are from what the presets mean:
+mild, standard, collapse. Prints every row, best last. The messages are the held-out ones' even half
+by default, so that the odd half confirms without having been looked at.
+"""
+import argparse
+
+from evaluate import Bench
+import vector
+
+
+def score(mild, standard, over):
+    """The sum of the shortfalls; 0 where every preset means what it says."""
+    def short(value, low, high):
+        return max(low - value, 0, value - high)
+    return (short(mild["marker"], 0.25, 0.65) + 2 * short(standard["marker"], 0.86, 1)
+            + 4 * short(standard["garbled"], 0, 0.03) + short(over["garbled"], 0.6, 1)
+            + short(mild["garbled"], 0, 0.03))
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    ap.add_argument("--model", required=True)
+    ap.add_argument("--ranges", required=True, help="for example 2-5,3-6")
+    ap.add_argument("--fractions", default="0.3,0.4,0.5,0.65")
+    ap.add_argument("--every", type=int, default=2, help="take each n-th message")
+    args = ap.parse_args()
+    bench = Bench(args.model)
+    stats = vector.statistics(args.model)
+    vector.report(stats)
+    messages = bench.messages[:: args.every]
+    rows = []
+    for span in args.ranges.split(","):
+        first, last = map(int, span.split("-"))
+        for fraction in map(float, args.fractions.split(",")):
+            vectors = vector.make(stats, first, last, fraction)
+            figures = []
+            for strength in (8, 12, 25):
+                edit = {i: strength * v for i, v in vectors.items()}
+                figures.append(bench.run(bench.prompts["butler"][0], edit, messages)[0])
+            text = "  ".join(f"{s}: {f['marker']:4.0%} marker {f['ashi']:4.0%} あーし "
+                             f"{f['garbled']:4.0%} garbled" for s, f in zip((8, 12, 25), figures))
+            rows.append((score(*figures), f"{span:>5} fraction {fraction:.3f}  {text}"))
+            print(f"{rows[-1][0]:.3f} {rows[-1][1]}", flush=True)
+    print("best:")
+    for value, text in sorted(rows, reverse=True)[-5:]:
+        print(f"{value:.3f} {text}")
+
+
+if __name__ == "__main__":
+    main()
