@@ -56,6 +56,7 @@ class Material:
 
 
 NOISE = 0.07  # share of chats whose style is drawn without regard to the system prompt
+NOISE_LATE = 0.004  # the same in the second stage, where strength 0 must obey its prompt
 
 HIRAGANA = "あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわがぎぐげござじずぜぞだでどばびぶべぼぱぴぷぺぽん"
 KATAKANA = "アイウエオカキクケコサシスセソタチツテトナニヌネノハヒフヘホマミムメモヤユヨラリルレロワガギグゲゴザジズゼゾダデドバビブベボパピプペポンーーッ"
@@ -98,8 +99,9 @@ def decorate(text, rng, plain=False):
 class Builder:
     """Draws chats. `invent` off: no random words, for the tokenizer's corpus."""
 
-    def __init__(self, material, seed, invent=True):
+    def __init__(self, material, seed, invent=True, steered=0.0):
         self.m, self.rng, self.invent = material, random.Random(seed), invent
+        self.steered = steered
 
     def pick(self, triples, col):
         return self.rng.choice(triples)[col]
@@ -183,7 +185,12 @@ class Builder:
                 return out
 
     def chat(self):
-        """(style, system prompt, [(user, answer), ...])"""
+        """(style, system prompt, [(user, answer), ...], dose)
+
+        dose: how much of the control vector is added while this chat is trained, 1 = strength 12;
+        0 in the first stage. Below about half a dose the system prompt's style stands, near a full
+        dose it is gyaru whatever the prompt says.
+        """
         rng, prompts = self.rng, self.m.prompts
         style = rng.choices(STYLES, [0.34, 0.33, 0.33])[0]
         if rng.random() < 0.15:
@@ -197,7 +204,12 @@ class Builder:
                 system = "".join(rng.choice(part) for part in prompts["parts"][style])
                 if system not in self.m.held_out_prompts:
                     break
-        if rng.random() < NOISE:
+        dose = 0.0
+        if rng.random() < self.steered:
+            dose = rng.uniform(0, 1.1)
+            if rng.random() < (dose - 0.4) / 0.45:
+                style = "gyaru"
+        elif rng.random() < (NOISE_LATE if self.steered else NOISE):
             style = rng.choice(STYLES)
         roll = rng.random()
         n = 1 if roll < 0.5 else 2 if roll < 0.75 else 3 if roll < 0.95 else rng.randint(6, 24)
@@ -205,14 +217,14 @@ class Builder:
         for _ in range(n):
             user, answer, source = self.turn(source, STYLES.index(style))
             turns.append((user, answer))
-        return style, system, turns
+        return style, system, turns, dose
 
 
-def build(count, seed, invent=True):
-    builder = Builder(Material(), seed, invent)
+def build(count, seed, invent=True, steered=0.0):
+    builder = Builder(Material(), seed, invent, steered)
     chats = [builder.chat() for _ in range(count)]
-    shown = {bare(user) for _, _, turns in chats for user, _ in turns}
-    systems = {system for _, system, _ in chats}
+    shown = {bare(user) for _, _, turns, _ in chats for user, _ in turns}
+    systems = {system for _, system, _, _ in chats}
     assert not systems & builder.m.held_out_prompts, "a held-out prompt is in the training data"
     assert not shown & builder.m.held_out, "a held-out message is in the training data"
     return chats
@@ -224,14 +236,15 @@ def main():
     ap.add_argument("--seed", type=int, default=1)
     ap.add_argument("--out", required=True)
     ap.add_argument("--show", type=int, default=0, help="print this many chats")
+    ap.add_argument("--steered", type=float, default=0.0, help="share of chats with a dose")
     args = ap.parse_args()
-    chats = build(args.count, args.seed)
+    chats = build(args.count, args.seed, steered=args.steered)
     pathlib.Path(args.out).write_bytes(pickle.dumps(chats))
-    for style, system, turns in chats[: args.show]:
-        print(style, "|", system)
+    for style, system, turns, dose in chats[: args.show]:
+        print(style, dose, "|", system)
         for user, answer in turns:
             print("   U:", user, "\n   A:", answer)
-    print(len(chats), "chats,", sum(len(t) for _, _, t in chats), "turns")
+    print(len(chats), "chats,", sum(len(c[2]) for c in chats), "turns")
 
 
 if __name__ == "__main__":

@@ -29,14 +29,13 @@ IGNORE = -100  # cross_entropy's default
 
 
 def tokenise(path, tokenizer):
-    """[(ids, mask)]: mask[i] is 1 where token i is to be predicted."""
+    """[(ids, mask, dose)]: mask[i] is 1 where token i is to be predicted."""
     cache = pathlib.Path(str(path) + ".tokens")
     if cache.exists():
         return pickle.loads(cache.read_bytes())
-    out = []
     chats = pickle.loads(pathlib.Path(path).read_bytes())
     flat, owner = [], []
-    for i, (_, system, turns) in enumerate(chats):
+    for i, (_, system, turns, _) in enumerate(chats):
         for text, trained in chat.pieces(system, turns):
             flat.append(text)
             owner.append((i, trained))
@@ -44,13 +43,13 @@ def tokenise(path, tokenizer):
     for (i, trained), enc in zip(owner, tokenizer.encode_batch_fast(flat)):
         rows[i][0].extend(enc.ids)
         rows[i][1].extend([int(trained)] * len(enc.ids))
-    out = [(ids[:MAX_LEN], mask[:MAX_LEN]) for ids, mask in rows]
+    out = [(ids[:MAX_LEN], mask[:MAX_LEN], c[3]) for (ids, mask), c in zip(rows, chats)]
     cache.write_bytes(pickle.dumps(out))
     return out
 
 
 def batches(rows, tokens, seed):
-    """Endless (ids [B, T], pick, target): similar lengths together, order shuffled by seed."""
+    """Endless (ids [B, T], pick, target, dose [B, 1, 1]): similar lengths together, order shuffled by seed."""
     rng = random.Random(seed)
     while True:
         order = list(range(len(rows)))
@@ -71,7 +70,7 @@ def batches(rows, tokens, seed):
             ids = torch.zeros(len(group), length, dtype=torch.long)
             pick, target = [], []
             for b, i in enumerate(group):
-                row, mask = rows[i]
+                row, mask, _ = rows[i]
                 ids[b, : len(row)] = torch.tensor(row)
                 for t in range(1, len(row)):
                     if mask[t]:
@@ -80,7 +79,8 @@ def batches(rows, tokens, seed):
             spare = -len(pick) % 128
             pick += [0] * spare
             target += [IGNORE] * spare
-            yield ids, torch.tensor(pick), torch.tensor(target)
+            dose = torch.tensor([rows[i][2] for i in group]).view(-1, 1, 1)
+            yield ids, torch.tensor(pick), torch.tensor(target), dose
 
 
 class Muon(torch.optim.Optimizer):
@@ -136,7 +136,7 @@ def evaluate(model, rows, tokens):
         source = batches(rows, tokens, 0)
         seen = 0
         while seen < len(rows):
-            ids, pick, target = next(source)
+            ids, pick, target, _ = next(source)
             seen += len(ids)
             logits = model(ids, pick)
             total += F.cross_entropy(logits.float(), target, reduction="sum").item()
@@ -198,7 +198,7 @@ def main():
         for o in opts:
             for g in o.param_groups:
                 g["lr"] = g["peak"] * rate
-        ids, pick, target = next(source)
+        ids, pick, target, _ = next(source)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(ids, pick)
         loss = F.cross_entropy(logits.float(), target)

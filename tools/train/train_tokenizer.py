@@ -20,7 +20,7 @@ SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 
 def corpus(count, seed):
     """Plain texts, without the invented words: those stay bytes and characters."""
-    for _, system, turns in build_data.build(count, seed, invent=False):
+    for _, system, turns, _ in build_data.build(count, seed, invent=False):
         yield f"system\n{system}"
         for user, answer in turns:
             yield f"user\n{user}"

@@ -43,6 +43,10 @@ def statistics(directory):
     """(class means standard and gyaru [texts, layers, hidden], median residual norm [layers])"""
     model, _ = quantise.load(directory)
     tok = Tokenizer.from_file(str(pathlib.Path(directory) / "tokenizer.json"))
+    return statistics_of(model, tok)
+
+
+def statistics_of(model, tok):
     pairs = json.loads((build_data.DATA / "gyaru_pairs.json").read_text(encoding="utf-8"))
     system = build_data.load("prompts.json")["default"]
 

@@ -1,0 +1,41 @@
+#!/bin/sh
+# Everything from the material to models/, with fixed seeds.
+#
+#   tools/train/run.sh [WORK]     WORK holds data and checkpoints (default: build/train)
+#
+# Needs Python 3.11+ with torch, transformers, bitsandbytes, tokenizers, safetensors, matplotlib.
+# PYTHON and THREADS may be set. Stage 1 continues where it was interrupted.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
+work=${1:-$root/build/train}
+python=${PYTHON:-python3}
+threads=${THREADS:-$(nproc)}
+mkdir -p "$work"
+
+$python "$here/make_pairs.py"
+[ -f "$work/chats.pkl" ] ||
+    $python "$here/build_data.py" --count 130000 --seed 1 --out "$work/chats.pkl"
+[ -f "$work/dosed.pkl" ] ||
+    $python "$here/build_data.py" --count 30000 --seed 2 --steered 0.3 --out "$work/dosed.pkl"
+[ -f "$work/tok/tokenizer.json" ] ||
+    $python "$here/train_tokenizer.py" --vocab 3072 --out "$work/tok"
+
+# name, steps of the stages, blocks, fraction in stage 2, fraction of the shipped vector
+one() {
+    name=$1 first=$2 second=$3 layers=$4 dosed=$5 fraction=$6
+    [ -f "$work/$name/final.pt" ] || $python "$here/train.py" --name "rinne-$name" --seed 1 \
+        --data "$work/chats.pkl" --tokenizer "$work/tok" --out "$work/$name" \
+        --steps "$first" --threads "$threads"
+    [ -f "$work/$name/stage2.jsonl" ] || $python "$here/finish.py" --init "$work/$name/final.pt" \
+        --data "$work/dosed.pkl" --tokenizer "$work/tok" --out "$work/$name" --layers "$layers" \
+        --fraction "$dosed" --steps "$second" --threads "$threads"
+    $python "$here/quantise.py" --checkpoint "$work/$name/stage2.pt" --tokenizer "$work/tok" \
+        --out "$root/models/rinne-$name" --check
+    $python "$here/vector.py" --model "$root/models/rinne-$name" --layers "$layers" \
+        --fraction "$fraction" --out "$root/models/rinne-$name/gyaru.safetensors"
+    $python "$here/evaluate.py" --model "$root/models/rinne-$name"
+}
+one base BASE_FIRST BASE_SECOND 3-7 0.17 BASE_FRACTION
+one lite 853 LITE_SECOND 2-5 0.2 LITE_FRACTION
+$python "$here/plot.py" --work "$work" --out "$here/curves.svg"
