@@ -21,9 +21,9 @@ $python "$here/make_pairs.py"
 [ -f "$work/tok/tokenizer.json" ] ||
     $python "$here/train_tokenizer.py" --vocab 3072 --out "$work/tok"
 
-# name, steps of the stages, blocks, fraction in stage 2, fraction of the shipped vector
+# name, steps of the stages, blocks and fraction in stage 2, those of the shipped vector
 one() {
-    name=$1 first=$2 second=$3 layers=$4 dosed=$5 fraction=$6
+    name=$1 first=$2 second=$3 layers=$4 dosed=$5 shipped=$6 fraction=$7
     [ -f "$work/$name/final.pt" ] || $python "$here/train.py" --name "rinne-$name" --seed 1 \
         --data "$work/chats.pkl" --tokenizer "$work/tok" --out "$work/$name" \
         --steps "$first" --threads "$threads"
@@ -32,10 +32,10 @@ one() {
         --fraction "$dosed" --steps "$second" --threads "$threads"
     $python "$here/quantise.py" --checkpoint "$work/$name/stage2.pt" --tokenizer "$work/tok" \
         --out "$root/models/rinne-$name" --check
-    $python "$here/vector.py" --model "$root/models/rinne-$name" --layers "$layers" \
+    $python "$here/vector.py" --model "$root/models/rinne-$name" --layers "$shipped" \
         --fraction "$fraction" --out "$root/models/rinne-$name/gyaru.safetensors"
     $python "$here/evaluate.py" --model "$root/models/rinne-$name"
 }
-one base BASE_FIRST BASE_SECOND 3-7 0.17 BASE_FRACTION
-one lite 853 LITE_SECOND 2-5 0.2 LITE_FRACTION
+one base 511 106 3-7 0.17 3-11 0.135
+one lite 853 207 2-5 0.2 2-7 0.18
 $python "$here/plot.py" --work "$work" --out "$here/curves.svg"
