@@ -81,7 +81,7 @@ $(BUILD)/src/backend/cuda/%.cu.o: src/backend/cuda/%.cu
 
 $(BUILD)/libgyaru-cuda.so: $(CUDA_OBJ)
 	$(NVCC) -shared -cudart static -Xlinker -Bsymbolic,--exclude-libs=ALL,-z,defs -o $@ $^ \
-	    -lm -lpthread -ldl -lrt
+	    -lutf8proc -lm -lpthread -ldl -lrt
 
 # The same sources for the CPU: kernels run as fibers (tests/cuda_emu). The test program is the one
 # that drives the GPU; it takes whichever plug-in lies beside it.
