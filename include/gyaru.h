@@ -204,6 +204,7 @@ struct gyaru_extract_options {
     const char *position; /* "content", "last"; NULL: last for pca_last, else content */
     const char *scale;    /* "raw", "unit", "residual"; NULL: unit for pca_last; else raw without
                              a split and residual with one; see steer/extract.h */
+    double step; /* percent of the stream's length that strength 1 adds with scale residual */
     int layer_first, layer_last; /* -1: `auto` with a split, the document's range without */
     int split[3];  /* percent for training, validation, test; all 0: no split, no validation */
     uint64_t seed; /* of the split and the controls */

@@ -20,6 +20,7 @@
 struct extract_options {
     const char *dataset, *output;
     const char *method, *position, *scale, *layers, *split;
+    float step; /* 0: not given */
     const char *topic_key, *positive_key, *negative_key, *prompt;
     const char *report, *language;
     uint64_t seed;
@@ -47,8 +48,9 @@ static const struct option_spec extract_specs[] = {
      "(60/20/20)"},
     {0, "scale", OPTION_TEXT, AT(scale), 0, 0, "NAME",
      "length of the stored directions. raw: of the mean difference; unit: 1; residual: strength 1 "
-     "moves the stream by 5% of its median length over all layers together (residual; without a "
-     "split raw; pca_last: unit)"},
+     "moves the stream by --step percent of its median length over all layers together (residual; "
+     "without a split raw; pca_last: unit)"},
+    {0, "step", OPTION_NUMBER, AT(step), 0.01, 100, "PERCENT", "see --scale residual (5)"},
     {0, "seed", OPTION_SEED, AT(seed), 0, 0, "N", "of the split and the controls (1)"},
     {0, "topic-key", OPTION_TEXT, AT(topic_key), 0, 0, "KEY", "(topic)"},
     {0, "positive-key", OPTION_TEXT, AT(positive_key), 0, 0, "KEY",
@@ -124,6 +126,8 @@ static int make_options(const struct extract_options *o, struct gyaru_extract_op
             *texts[i].field = texts[i].given;
     if (o->seed)
         out->seed = o->seed;
+    if (o->step > 0)
+        out->step = (double)o->step;
     if (o->split && parse_split(o->split, out->split, err))
         return -1;
     if (o->language && strcmp(o->language, "ja") && strcmp(o->language, "en"))

@@ -49,6 +49,7 @@ void gyaru_extract_options_init(struct gyaru_extract_options *options)
                                               .method = "mean",
                                               .layer_first = -1,
                                               .layer_last = -1,
+                                              .step = EXTRACT_STEP,
                                               .split = {60, 20, 20},
                                               .seed = 1};
 }
@@ -89,6 +90,8 @@ static int read_choices(struct extraction *x, struct gyaru_error *err)
     if (scale < 0)
         return error_set(err, GYARU_USAGE, "scale '%.40s': expected raw, unit or residual",
                          o->scale);
+    if (!(o->step > 0 && o->step <= 100))
+        return error_set(err, GYARU_USAGE, "step: expected more than 0 and at most 100 percent");
     x->scale = (enum extract_scale)scale;
     x->hook = original ? HOOK_RESID_PRE : HOOK_RESID_POST;
     return 0;
@@ -333,7 +336,7 @@ static double stored_length(const struct extraction *x, const struct extract_lay
     if (x->scale == SCALE_UNIT)
         return 1;
     if (x->scale == SCALE_RESIDUAL)
-        return EXTRACT_STEP * at->residual_norm / (double)x->n_selected;
+        return x->options->step / 100 * at->residual_norm / (double)x->n_selected;
     return length_of(at->direction, x->capture.hidden);
 }
 

@@ -7,12 +7,13 @@
  *               texts to the styled ones; pca and probe: the same length; pca_last: length 1, as
  *               the original has it
  *     unit      length 1 at every layer
- *     residual  length EXTRACT_STEP * (median length of the layer's residual stream) / (number of
- *               layers stored)
+ *     residual  length step * (median length of the layer's residual stream) / (number of layers
+ *               stored)
  *
- * With `residual` strength s moves the stream by 5 s % of its typical length, summed over all
- * layers that have a direction, whatever the model's width and depth: 40 % at 8 (mild), 60 % at 12
- * (standard), 125 % at 25 (collapse). It is a starting point; `tune` measures the strength to use.
+ * With `residual` and the default step, strength s moves the stream by 5 s % of its length, over
+ * all layers that have a direction, whatever the model's width and depth: 40 % at 8 (mild), 60 % at
+ * 12 (standard), 125 % at 25 (collapse). It is a starting point; `tune` measures the strength to
+ * use.
  */
 #ifndef STEER_EXTRACT_H
 #define STEER_EXTRACT_H
@@ -23,7 +24,7 @@
 #include "steer/validate.h"
 #include "steer/vector.h"
 
-#define EXTRACT_STEP 0.05
+#define EXTRACT_STEP 5.0 /* percent */
 
 enum extract_scale { SCALE_RAW, SCALE_UNIT, SCALE_RESIDUAL, EXTRACT_SCALES };
 
