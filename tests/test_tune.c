@@ -2,7 +2,7 @@
  * test_tune.c - tuning: divergences, the rules of safety and choice, vectors made on the way, and
  * whole runs on the tiny model, whose words are random: what counts are the invariants.
  */
-#include "support/reference.h"
+#include "support/program.h"
 #include "support/scratch.h"
 
 #include "base/file.h"
@@ -480,14 +480,6 @@ static void a_stopped_run_goes_on_to_the_same_end(void **state)
     free(whole);
 }
 
-static bool says(const struct measure_answer *answer, int32_t id)
-{
-    for (size_t i = 0; i < answer->n_tokens; i++)
-        if (answer->ids[i] == id)
-            return true;
-    return false;
-}
-
 static void refuses_what_cannot_be_tuned(void **state)
 {
     struct gyaru_tune_options options;
@@ -512,6 +504,18 @@ static void refuses_what_cannot_be_tuned(void **state)
     check_error(&err, GYARU_USAGE, "ascend", NULL);
 }
 
+static void the_command_wants_a_vector_and_pairs(void **state)
+{
+    struct program_result r;
+    program_run(&r, NULL, (const char *const[]){"tune", "-m", TINY, NULL});
+    program_check_error(&r, GYARU_USAGE, "-v FILE -d PAIRS");
+    program_release(&r);
+    program_run(&r, NULL,
+                (const char *const[]){"tune", "-v", VECTOR, "-d", PAIRS, "--ladder", "2,x", NULL});
+    program_check_error(&r, GYARU_USAGE, "--ladder");
+    program_release(&r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -528,6 +532,7 @@ int main(void)
         cmocka_unit_test(budgets_are_kept),
         cmocka_unit_test(a_stopped_run_goes_on_to_the_same_end),
         cmocka_unit_test(refuses_what_cannot_be_tuned),
+        cmocka_unit_test(the_command_wants_a_vector_and_pairs),
     };
     return cmocka_run_group_tests(tests, open_all, close_all);
 }

@@ -12,8 +12,9 @@
 #define RIGHT  14.0
 #define TOP    18.0
 #define BOTTOM 38.0
-#define TICKS  5  /* about as many on y */
-#define LABELS 12 /* at most on x */
+#define TICKS  5    /* about as many on y */
+#define LABELS 12   /* at most on x */
+#define GAP    24.0 /* between two on x at least */
 
 struct frame {
     const struct plot *plot;
@@ -113,9 +114,15 @@ static void write_axes(struct str *out, const struct frame *f)
     for (double v = f->low; v < f->high + f->step / 2; v += f->step)
         write_tick(out, f, fabs(v) < f->step * 1e-6 ? 0 : v);
     size_t every = (p->n + LABELS - 1) / LABELS;
-    for (size_t i = 0; i < p->n; i += every ? every : 1)
-        str_printf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%g</text>\n",
-                   at_x(f, p->x[i]), HEIGHT - BOTTOM + 16, p->x[i]);
+    double last = -INFINITY; /* values need not be evenly spaced */
+    for (size_t i = 0; i < p->n; i += every ? every : 1) {
+        double x = at_x(f, p->x[i]);
+        if (x - last < GAP)
+            continue;
+        last = x;
+        str_printf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">%.3g</text>\n", x,
+                   HEIGHT - BOTTOM + 16, p->x[i]);
+    }
     str_printf(out, "<text x=\"%.1f\" y=\"%.1f\" text-anchor=\"middle\">",
                (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4);
     html_text(out, p->x_label);
