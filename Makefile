@@ -189,6 +189,7 @@ install: all
 	for m in models/*/; do d=$(DESTDIR)$(PREFIX)/share/gyaru/$$m; \
 	    install -d $$d && install -m 644 $$m* $$d; done
 	install -d $(DESTDIR)$(PREFIX)/share/gyaru/data/personas
+	install -m 644 data/*.json $(DESTDIR)$(PREFIX)/share/gyaru/data
 	install -m 644 data/personas/* $(DESTDIR)$(PREFIX)/share/gyaru/data/personas
 
 uninstall:
