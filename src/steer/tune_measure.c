@@ -51,6 +51,14 @@ static void hash_text(struct sha256 *hash, const char *text)
     sha256_update(hash, text ? text : "\xff", strlen(text ? text : "\xff") + 1);
 }
 
+/* The model's own, but for the temperature of the butler test. */
+static void make_sampling(const struct tuning *t, struct gyaru_sampling *out)
+{
+    gyaru_sampling_init(t->model, out);
+    out->temperature = 0.7f;
+    out->seed = t->options->seed;
+}
+
 /* Names everything that the figures depend on. */
 static void make_key(const struct tuning *t, uint8_t key[SHA256_BYTES])
 {
@@ -69,8 +77,13 @@ static void make_key(const struct tuning *t, uint8_t key[SHA256_BYTES])
                                  o->system,
                                  o->style_system,
                                  o->prompt};
-    const double numbers[] = {o->kl_budget, o->own_layers, o->max_pairs, o->max_tokens,
-                              t->model->shape.context};
+    struct gyaru_sampling sampling;
+    make_sampling(t, &sampling);
+    const double numbers[] = {
+        o->kl_budget,           o->own_layers,           o->max_pairs,
+        o->max_tokens,          t->model->shape.context, (double)sampling.temperature,
+        (double)sampling.top_p, (double)sampling.min_p,  (double)sampling.repeat_penalty,
+        sampling.top_k};
     struct sha256 hash;
     sha256_init(&hash);
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
@@ -150,14 +163,17 @@ static int keep(struct tuning *t, int who, enum kind kind, const struct tune_poi
 /* ---- progress ---------------------------------------------------------------------------------
  */
 
-/* Parts of one measurement, as hundredths of it. */
+/* Parts of one measurement, as hundredths of it. What an earlier run had measured counts as
+ * nothing: it took no time. */
 static int show(void *user, const char *what, uint64_t done, uint64_t all)
 {
     const struct tuning *t = user;
     const struct gyaru_tune_options *o = t->options;
-    uint64_t total = t->total > t->done ? t->total : t->done + 1;
+    uint64_t skipped = t->n_used < t->n_resumed ? t->n_used : t->n_resumed;
+    uint64_t now = t->done - skipped;
+    uint64_t total = t->total > t->done ? t->total - skipped : now + 1;
     return o->progress ? o->progress(o->progress_user, "tuning",
-                                     100 * t->done + (all ? 100 * done / all : 0), 100 * total)
+                                     100 * now + (all ? 100 * done / all : 0), 100 * total)
                        : 0;
 }
 
@@ -348,9 +364,7 @@ int tune_answer(struct tuning *t, const struct tune_material *m, int who, const 
                                     .max_tokens = t->options->max_tokens,
                                     .progress = show,
                                     .progress_user = t};
-        gyaru_sampling_init(t->model, &plan.sampling);
-        plan.sampling.temperature = 0.7f;
-        plan.sampling.seed = t->options->seed;
+        make_sampling(t, &plan.sampling);
         struct gyaru_error why;
         if (answer_all(t, &plan, m, point, answers, &why)) {
             *err = why;
