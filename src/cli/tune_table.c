@@ -72,7 +72,8 @@ static void print_candidate(FILE *out, const json_t *c, bool japanese)
     {
         fprintf(out, "%-10.4g", number_of(point, "strength"));
         print_figures(out, point);
-        fprintf(out, "  %s\n", text_of(point, "fault"));
+        const char *fault = text_of(point, "fault");
+        fprintf(out, *fault ? "  %s\n" : "%s\n", fault);
     }
 }
 

@@ -25,13 +25,15 @@ void tune_judge(const struct tuning *t, struct tune_point *p)
     const float *f = p->figures, *base = t->base.figures;
     float nll = t->prompt.answered ? t->prompt.figures[FIGURE_NLL] : base[FIGURE_NLL];
     float repetition = fmaxf(TUNE_REPETITION * base[FIGURE_REPETITION], TUNE_REPEATED);
+    /* A model that breaks characters by itself does so by chance, now more, now less. */
+    float invalid = base[FIGURE_INVALID] > 0 ? base[FIGURE_INVALID] + TUNE_SCRIPT : 0;
     const struct {
         const char *what;
         float value, limit;
         float unit; /* 100: per cent */
     } rules[] = {
         {"wrong way", f[FIGURE_WRONG], TUNE_WRONG, 100},
-        {"invalid UTF-8", f[FIGURE_INVALID], base[FIGURE_INVALID], 100},
+        {"invalid UTF-8", f[FIGURE_INVALID], invalid, 100},
         {"unexpected script", f[FIGURE_SCRIPT], base[FIGURE_SCRIPT] + TUNE_SCRIPT, 100},
         {"garbled", f[FIGURE_GARBLED], base[FIGURE_GARBLED] + TUNE_GARBLED, 100},
         {"repetition", f[FIGURE_REPETITION], repetition, 100},
