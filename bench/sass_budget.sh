@@ -67,11 +67,11 @@ def has(block, pattern):
     return any(re.search(pattern, t) for t in block[0])
 
 def round_trip(bs):
-    """Cheapest way from an mma block over a 16-byte load to the next mma block, and what is on it."""
+    """Cheapest way from an mma block over a load of weights (no-allocate) to the next mma block, and what is on it."""
     mma = [i for i, b in enumerate(bs) if has(b, r"\bHMMA")]
     best = None
     for start in mma:
-        heap = [(len(bs[start][0]), start, has(bs[start], r"LDG.*\.128"), (start,))]
+        heap = [(len(bs[start][0]), start, has(bs[start], r"LDG.*\.NA"), (start,))]
         seen = set()
         while heap:
             cost, at, loaded, way = heapq.heappop(heap)
@@ -85,7 +85,7 @@ def round_trip(bs):
                         heap = []
                         break
                     continue
-                heapq.heappush(heap, (cost + len(bs[to][0]), to, loaded or has(bs[to], r"LDG.*\.128"), way + (to,)))
+                heapq.heappush(heap, (cost + len(bs[to][0]), to, loaded or has(bs[to], r"LDG.*\.NA"), way + (to,)))
     return best
 
 for name in sorted(code):

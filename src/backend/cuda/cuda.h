@@ -14,8 +14,9 @@
 #define CUDA_LOADER_BYTES   ((size_t)32 << 20)
 
 /* Pinned and device memory through which weights pass; a buffer is reused once its event is done.
- */
+ * Made by the first matrix, let go when a stage is made: loading is over then. */
 struct cuda_loader {
+    bool ready;
     uint8_t *pinned[CUDA_LOADER_BUFFERS]; /* [CUDA_LOADER_BYTES], host */
     uint8_t *raw[CUDA_LOADER_BUFFERS];    /* the same on the device */
     cudaEvent_t done[CUDA_LOADER_BUFFERS];
@@ -43,6 +44,10 @@ struct backend_vector {
     float *data; /* device [n] */
     size_t n;
 };
+
+/* Makes the device the calling thread's own: a model may be opened by one thread and run by
+ * another. At the head of whatever the program calls. */
+void cuda_enter(const struct backend_device *device);
 
 /* "cuda: WHAT: the runtime's words"; out of memory becomes GYARU_NO_MEMORY. 0 if e is success. */
 int cuda_check(cudaError_t e, const char *what, struct gyaru_error *err);

@@ -8,6 +8,11 @@
 
 #define OLDEST_MAJOR 8 /* compute capability: mma.m16n8k16 and 64 KiB of table in shared memory */
 
+void cuda_enter(const struct backend_device *device)
+{
+    (void)cudaSetDevice(device->index);
+}
+
 int cuda_check(cudaError_t e, const char *what, struct gyaru_error *err)
 {
     if (e == cudaSuccess)
@@ -55,7 +60,7 @@ static int start(struct backend_device *d, struct gyaru_error *err)
     if (cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "a stream", err) ||
         cuda_check(cuda_kernels_init(), "preparing the kernels", err))
         return -1;
-    return cuda_loader_init(&d->loader, err);
+    return 0;
 }
 
 int cuda_open(int index, int threads, struct backend_device **out, struct gyaru_error *err)
@@ -78,6 +83,7 @@ void cuda_close(struct backend_device *d)
 {
     if (!d)
         return;
+    cuda_enter(d);
     cuda_loader_release(&d->loader);
     if (d->stream)
         (void)cudaStreamDestroy(d->stream);
@@ -92,6 +98,7 @@ const char *cuda_describe(const struct backend_device *device)
 void cuda_memory(const struct backend_device *device, struct backend_memory *out)
 {
     size_t available = 0, total = 0;
+    cuda_enter(device);
     (void)cudaMemGetInfo(&available, &total);
     *out = (struct backend_memory){total, available};
 }

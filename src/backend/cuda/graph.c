@@ -69,9 +69,12 @@ static int capture(struct backend_stage *stage, struct step_graph *g, struct gya
                    err))
         return -1;
     cuda_step_enqueue(stage, &g->list);
+    cudaError_t failed = cudaGetLastError(); /* a launch that did not become a node */
     if (cuda_check(cudaStreamEndCapture(stream, &graph), "capturing", err))
         return -1;
-    int rc = cuda_check(cudaGraphInstantiate(&g->exec, graph, 0), "building a graph", err);
+    int rc = cuda_check(failed, "capturing", err);
+    if (!rc)
+        rc = cuda_check(cudaGraphInstantiate(&g->exec, graph, 0), "building a graph", err);
     (void)cudaGraphDestroy(graph);
     return rc;
 }

@@ -113,6 +113,7 @@ int cuda_loader_init(struct cuda_loader *l, struct gyaru_error *err)
             cuda_check(cudaEventCreateWithFlags(&l->done[i], cudaEventDisableTiming), "an event",
                        err))
             return -1;
+    l->ready = true;
     return 0;
 }
 
@@ -124,6 +125,7 @@ void cuda_loader_release(struct cuda_loader *l)
         (void)cudaFree(l->raw[i]);
         (void)cudaFreeHost(l->pinned[i]);
     }
+    *l = (struct cuda_loader){0};
 }
 
 /* Codes or scales of `rows` rows, one for each group of 64 columns. */
@@ -299,7 +301,9 @@ int cuda_matrix_new(struct backend_device *device, const struct quant_source *so
     if (!m)
         return error_memory(err, sizeof *m, "weights");
     m->device = device;
-    if (load(m, source, &p, err)) {
+    cuda_enter(device);
+    if ((!device->loader.ready && cuda_loader_init(&device->loader, err)) ||
+        load(m, source, &p, err)) {
         cuda_matrix_free(m);
         return -1;
     }
@@ -311,6 +315,7 @@ void cuda_matrix_free(struct backend_matrix *m)
 {
     if (!m)
         return;
+    cuda_enter(m->device);
     m->device->generation++;
     (void)cudaStreamSynchronize(m->device->stream);
     (void)cudaFree(m->block);

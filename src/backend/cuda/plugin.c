@@ -13,6 +13,7 @@ static int vector_new(struct backend_device *device, const float *values, size_t
     if (!v)
         return error_memory(err, sizeof *v, "a vector");
     *v = (struct backend_vector){device, NULL, n};
+    cuda_enter(device);
     if (cuda_check(cudaMalloc((void **)&v->data, n * sizeof *values), "a vector", err)) {
         free(v);
         return -1;
@@ -34,6 +35,7 @@ static void vector_free(struct backend_vector *v)
 {
     if (!v)
         return;
+    cuda_enter(v->device);
     v->device->generation++;
     (void)cudaFree(v->data);
     free(v);

@@ -187,6 +187,9 @@ int cuda_stage_new(struct backend_device *device, const struct backend_shape *sh
     struct backend_stage *stage = calloc(1, sizeof *stage);
     if (!stage)
         return error_memory(err, sizeof *stage, "the workspace");
+    cuda_enter(device);
+    (void)cudaStreamSynchronize(device->stream);
+    cuda_loader_release(&device->loader);
     stage->device = device;
     stage->shape = *shape;
     stage->cache = (struct cuda_cache){.half = shape->kv == GYARU_KV_F16,
@@ -208,6 +211,7 @@ void cuda_stage_free(struct backend_stage *stage)
 {
     if (!stage)
         return;
+    cuda_enter(stage->device);
     (void)cudaStreamSynchronize(stage->device->stream);
     cuda_graphs_release(stage);
     for (int i = 0; i < CUDA_GRAPHS; i++)

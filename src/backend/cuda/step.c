@@ -297,6 +297,7 @@ int cuda_op_end(struct backend_stage *stage, float **logits, struct gyaru_error 
     if (stage->failed)
         return error_set(err, GYARU_FAILED, "cuda: a step of %d rows: %s", stage->step.n,
                          stage->failed);
+    cuda_enter(stage->device);
     if (cuda_graph_run(stage, err) ||
         cuda_check(cudaStreamSynchronize(stage->device->stream), "running a step", err))
         return -1;
