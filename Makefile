@@ -103,7 +103,8 @@ $(EMU)/emu.o: tests/cuda_emu/emu.cpp
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 $(EMU_FLAGS) -c -o $@ $<
 $(EMU)/libgyaru-cuda.so: $(EMU_OBJ)
-	$(CXX) -shared $(if $(SAN),-fsanitize=$(SAN)) -Wl,-Bsymbolic -o $@ $^
+	$(CXX) -shared $(if $(SAN),-fsanitize=$(SAN)) -Wl,-Bsymbolic -o $@ $^ \
+	    $(shell $(PKG_CONFIG) --libs libutf8proc)
 
 # Only the libraries that are really used: they travel to machines that have none of ours.
 CUDA_TEST_LIB := $(BUILD)/tests/support/reference.o $(BUILD)/libgyaru.a

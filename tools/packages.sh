@@ -9,7 +9,7 @@ declare -A lists=(
     [build]="gcc libc6-dev make pkg-config libwebsockets-dev libjansson-dev libyaml-dev
              libpcre2-dev libutf8proc-dev libzip-dev libedit-dev liblapacke-dev
              libopenblas-dev libcurl4-openssl-dev"
-    [test]="libcmocka-dev"
+    [test]="g++ libcmocka-dev"
     [lint]="clang-format cppcheck shellcheck"
 )
 # Wanted, but no reason to stop: Ubuntu has Chromium only as a snap, and the page's test says so.
