@@ -146,6 +146,8 @@ $(BUILD)/bench/%: bench/%.c $(BUILD)/libgyaru.a
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
 
+$(BUILD)/bench/device: private ALL_LDFLAGS += -Wl,--as-needed # travels, as the CUDA tests do
+
 # A stand-in for the driver's library, loaded by path.
 $(BUILD)/tests/fake_nvml.so: tests/support/fake/nvml.c
 	@mkdir -p $(@D)

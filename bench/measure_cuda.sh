@@ -12,10 +12,10 @@ cd "$(dirname "$0")/.." || exit 1
 device=build/device
 
 pack() {
-    make -j2 build/gyaru cuda build/test_cuda build/test_cuda_reference build/bench/device || exit 1
+    make -j2 cuda build/test_cuda build/test_cuda_reference build/bench/device || exit 1
     rm -rf "$device"
     mkdir -p "$device/lib" "$device/reference"
-    for program in build/gyaru build/test_cuda build/test_cuda_reference build/bench/device \
+    for program in build/test_cuda build/test_cuda_reference build/bench/device \
         build/libgyaru-cuda.so; do
         strip -o "$device/$(basename "$program")" "$program" || exit 1
         ldd "$program" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }'
