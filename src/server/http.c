@@ -392,7 +392,10 @@ int http_body(struct server *server, struct conn *conn, struct lws *wsi, const v
 
 int http_body_end(struct server *server, struct conn *conn, struct lws *wsi)
 {
+    /* libwebsockets calls again when more arrives before the answer is complete, and would go on
+     * without end: who sends a second request into an answer loses the connection. */
     const struct route *route = conn->exchange.route;
+    conn->exchange.route = NULL;
     return route ? route->answer(server, conn, wsi) : -1;
 }
 

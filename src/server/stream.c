@@ -5,7 +5,6 @@
 #include "server/log.h"
 #include "server/route.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
