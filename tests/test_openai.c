@@ -614,6 +614,46 @@ static void tokens_there_and_back(void **state)
     api_expect(shared.port, "/detokenize", "{\"tokens\":[\"a\"]}", 400);
 }
 
+/* The value of a metric by its name and labels; -1: it is not there. */
+static double metric(const char *text, const char *name)
+{
+    size_t len = strlen(name);
+    for (const char *line = strstr(text, "\n"); line; line = strstr(line + 1, "\n")) {
+        if (!strncmp(line + 1, name, len) && line[1 + len] == ' ')
+            return atof(line + 1 + len);
+    }
+    return -1;
+}
+
+static void metrics_count(void **state)
+{
+    char *before, *after;
+    assert_int_equal(http_get(shared.port, "/metrics", &before), 200);
+    assert_non_null(strstr(before, "content-type: text/plain; version=0.0.4"));
+    api_expect(shared.port, CHAT, "{\"temperature\":0,\"max_tokens\":9," HELLO "}", 200);
+    assert_int_equal(http_get(shared.port, "/metrics", &after), 200);
+    static const struct {
+        const char *name;
+        double grows;
+    } counts[] = {{"gyaru_generated_tokens_total", 9},
+                  {"gyaru_answers_total{finish=\"length\"}", 1},
+                  {"gyaru_answers_total{finish=\"failed\"}", 0},
+                  {"gyaru_first_token_seconds_count", 1},
+                  {"gyaru_first_token_seconds_bucket{le=\"+Inf\"}", 1}};
+    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
+        double old = metric(before, counts[i].name);
+        if (old < 0 || metric(after, counts[i].name) != old + counts[i].grows)
+            fail_msg("%s: %g, then %g", counts[i].name, old, metric(after, counts[i].name));
+    }
+    assert_true(metric(after, "gyaru_prompt_tokens_total") >
+                metric(before, "gyaru_prompt_tokens_total"));
+    assert_true(metric(after, "gyaru_strength") == 5);
+    assert_true(metric(after, "gyaru_slots_busy") == 0);
+    assert_true(metric(after, "gyaru_resident_memory_bytes") > 1e6);
+    free(before);
+    free(after);
+}
+
 #define TEST(name) cmocka_unit_test_teardown(name, still_healthy)
 
 int main(void)
@@ -644,6 +684,7 @@ int main(void)
         TEST(sillytavern_reads_properties),
         TEST(sillytavern_streams_completions),
         TEST(tokens_there_and_back),
+        TEST(metrics_count),
     };
     return cmocka_run_group_tests_name("openai", tests, start_shared, stop_shared);
 }

@@ -317,6 +317,7 @@ static void reliability_27_key_on_every_route(void **state)
         {"POST", "/tokenize", "{\"content\":\"a\"}"},
         {"POST", "/detokenize", "{\"tokens\":[1]}"},
         {"GET", "/props", NULL},
+        {"GET", "/metrics", NULL},
         {"POST", "/completion", "{\"prompt\":\"a\",\"n_predict\":1}"},
         {"POST", "/api/chat", "{\"model\":\"m\"}"},
     };

@@ -20,6 +20,9 @@ int api_detokenize(struct server *server, struct conn *conn, struct lws *wsi);
 int api_props(struct server *server, struct conn *conn, struct lws *wsi);
 int api_ollama_chat(struct server *server, struct conn *conn, struct lws *wsi);
 
+/* metrics.c */
+int api_metrics(struct server *server, struct conn *conn, struct lws *wsi);
+
 /* ---- shared ---- */
 
 /* 503: the model is not there yet, or the server is going. */

@@ -3,8 +3,8 @@
  *
  * The thread's life: load, then rounds of {take jobs, start them in free slots, one gyaru_step
  * over the running slots, push what it said}. Between rounds without work it sleeps on the
- * condition. `lock` guards the queue, the counts, the state and `stop`; everything else belongs
- * to the thread alone.
+ * condition. `lock` guards the queue, the counts, the totals, the state and `stop`; everything else
+ * belongs to the thread alone.
  */
 #include "server/engine.h"
 
@@ -43,6 +43,7 @@ struct engine {
     int n_queue;
     int n_running;
     bool stop;
+    struct engine_totals totals;
 
     struct server_model loaded;
     struct engine_info info;
@@ -95,8 +96,17 @@ struct engine_counts engine_counts(struct engine *engine)
     return counts;
 }
 
+struct engine_totals engine_totals(struct engine *engine)
+{
+    pthread_mutex_lock(&engine->lock);
+    struct engine_totals totals = engine->totals;
+    pthread_mutex_unlock(&engine->lock);
+    return totals;
+}
+
 int engine_submit(struct engine *engine, struct job *job)
 {
+    job->submitted = clock_seconds();
     pthread_mutex_lock(&engine->lock);
     /* A job that will have a slot at the next round is not counted as waiting. */
     int places = engine->options.waiting + engine->options.sessions;
@@ -116,15 +126,53 @@ void engine_wake(struct engine *engine)
     pthread_mutex_unlock(&engine->lock);
 }
 
+/* ---- totals --------------------------------------------------------------------------------- */
+
+const double engine_first_bounds[ENGINE_FIRST_BUCKETS] = {0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 60};
+
+static void count_end(struct engine_totals *totals, const struct job_end *end)
+{
+    uint64_t *how = end->failed                      ? &totals->failed
+                    : end->finish == GYARU_CANCELLED ? &totals->cancelled
+                    : end->finish == GYARU_LENGTH    ? &totals->cut
+                                                     : &totals->stopped;
+    ++*how;
+    totals->prompt_tokens += end->timings.n_prompt;
+    totals->cached_tokens += end->timings.n_cached;
+    totals->generated_tokens += end->timings.n_generated;
+    totals->prefill_seconds += end->timings.prefill_seconds;
+    totals->decode_seconds += end->timings.decode_seconds;
+}
+
+static void count_token(struct engine *engine, const struct job_event *event, double waited)
+{
+    pthread_mutex_lock(&engine->lock);
+    struct engine_totals *totals = &engine->totals;
+    totals->cosine = event->cosine;
+    totals->gauge = event->gauge;
+    if (waited >= 0) {
+        int i = 0;
+        while (i < ENGINE_FIRST_BUCKETS && waited > engine_first_bounds[i])
+            i++;
+        totals->first_counts[i]++;
+        totals->first_seconds += waited;
+    }
+    pthread_mutex_unlock(&engine->lock);
+}
+
 /* ---- jobs ----------------------------------------------------------------------------------- */
 
-static void finish_job(struct job *job, enum gyaru_finish finish, const struct gyaru_error *error)
+static void finish_job(struct engine *engine, struct job *job, enum gyaru_finish finish,
+                       const struct gyaru_error *error)
 {
     job->end.finish = finish;
     if (error) {
         job->end.failed = true;
         job->end.error = *error;
     }
+    pthread_mutex_lock(&engine->lock);
+    count_end(&engine->totals, &job->end);
+    pthread_mutex_unlock(&engine->lock);
     job_push_end(job);
     job_unref(job);
 }
@@ -136,10 +184,11 @@ static void finish_slot(struct engine *engine, struct slot *slot, enum gyaru_fin
     slot->job = NULL;
     slot->last_used = engine->round;
     gyaru_session_timings(slot->session, &job->end.timings);
-    finish_job(job, finish, error);
+    /* Who reads that the answer ended also reads that its slot is free. */
     pthread_mutex_lock(&engine->lock);
     engine->n_running--;
     pthread_mutex_unlock(&engine->lock);
+    finish_job(engine, job, finish, error);
 }
 
 /* The slot for this job, NULL if it has to wait. A slot whose job was cancelled is free one step
@@ -241,14 +290,14 @@ static void start_jobs(struct engine *engine)
     while ((job = take_job(engine, &slot))) {
         struct gyaru_error error;
         if (!slot) {
-            finish_job(job, GYARU_CANCELLED, NULL);
+            finish_job(engine, job, GYARU_CANCELLED, NULL);
             continue;
         }
         if (start_job(engine, slot, job, &error)) {
             pthread_mutex_lock(&engine->lock);
             engine->n_running--;
             pthread_mutex_unlock(&engine->lock);
-            finish_job(job, GYARU_STOP, &error);
+            finish_job(engine, job, GYARU_STOP, &error);
         }
         slot = NULL;
         engine->notify(engine->user);
@@ -282,6 +331,7 @@ static void report(struct engine *engine, struct slot *slot, const struct gyaru_
     };
     if (event.kind == JOB_TOKEN) {
         double now = clock_seconds();
+        count_token(engine, &event, slot->n_tokens ? -1 : now - slot->job->submitted);
         if (slot->n_tokens++ == 0)
             slot->first_token = now;
         else if (now > slot->first_token)
@@ -447,7 +497,7 @@ static void cancel_all(struct engine *engine)
     engine->n_queue = 0;
     pthread_mutex_unlock(&engine->lock);
     for (int i = 0; i < n; i++)
-        finish_job(engine->queue[i], GYARU_CANCELLED, NULL);
+        finish_job(engine, engine->queue[i], GYARU_CANCELLED, NULL);
     for (int i = 0; engine->slots && i < engine->options.sessions; i++) {
         if (engine->slots[i].job)
             finish_slot(engine, &engine->slots[i], GYARU_CANCELLED, NULL);
@@ -501,6 +551,7 @@ int engine_new(const struct server_options *options, struct steering *steering,
     engine->user = user;
     engine->loaded.vector = -1;
     engine->progress = -1;
+    engine->totals.cosine = engine->totals.gauge = NAN;
     pthread_mutex_init(&engine->lock, NULL);
     pthread_cond_init(&engine->wake, NULL);
     if (pthread_create(&engine->thread, NULL, engine_main, engine)) {

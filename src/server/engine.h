@@ -33,6 +33,21 @@ struct engine_counts {
     int waiting, places;
 };
 
+#define ENGINE_FIRST_BUCKETS 10
+
+/* Since the server started. */
+struct engine_totals {
+    uint64_t stopped, cut, cancelled, failed;                /* answers, by how they ended */
+    uint64_t prompt_tokens, cached_tokens, generated_tokens; /* of answers that ended */
+    double prefill_seconds, decode_seconds;                  /* the same, summed over answers */
+    uint64_t first_counts[ENGINE_FIRST_BUCKETS + 1];         /* first tokens, by waiting time */
+    double first_seconds;                                    /* summed, from request to token */
+    float cosine, gauge; /* meter of the newest token of any answer; NaN: none */
+};
+
+/* Upper bounds of the buckets of first_counts, seconds; the last one has none. */
+extern const double engine_first_bounds[ENGINE_FIRST_BUCKETS];
+
 struct engine;
 
 /* Starts the thread, which begins to load. `notify` is called from it whenever there is news: a
@@ -51,6 +66,7 @@ const struct engine_info *engine_info(struct engine *engine); /* NULL unless REA
 double engine_progress(struct engine *engine);                /* of loading, 0..1; -1: unknown */
 struct gyaru_error engine_error(struct engine *engine);       /* if FAILED */
 struct engine_counts engine_counts(struct engine *engine);
+struct engine_totals engine_totals(struct engine *engine);
 
 /* Queues the job (takes a reference of its own); -1 if the queue is full. */
 int engine_submit(struct engine *engine, struct job *job);

@@ -62,6 +62,7 @@ struct job {
     size_t n_messages;
     int max_tokens; /* 0: what the context leaves */
 
+    double submitted; /* seconds, clock */
     struct job_end end;
     atomic_size_t dropped; /* oldest messages left out because the context is full */
 

@@ -4,9 +4,9 @@
  */
 #include "server/api.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 int api_completion(struct server *server, struct conn *conn, struct lws *wsi)
 {
@@ -164,13 +164,16 @@ int api_ollama_chat(struct server *server, struct conn *conn, struct lws *wsi)
     bool asks = json_array_size(json_object_get(body, "messages")) > 0;
     bool valid = json_is_object(body);
     json_decref(body);
+    char created[32];
+    struct tm tm;
+    time_t loaded = (time_t)info->loaded_at;
+    strftime(created, sizeof created, "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&loaded, &tm));
     if (!valid || asks)
         return http_error(conn, wsi, 400, "invalid_request_error",
                           valid ? "here only the model is loaded; ask at /v1/chat/completions"
                                 : "the request must be a JSON object");
     return http_json(conn, wsi, 200,
                      json_pack("{s:s,s:s,s:{s:s,s:s},s:s,s:b}", "model", info->model_name,
-                               "created_at", "1970-01-01T00:00:00Z", "message", "role", "assistant",
-                               "content", "", "done_reason", unload ? "unload" : "load", "done",
-                               1));
+                               "created_at", created, "message", "role", "assistant", "content", "",
+                               "done_reason", unload ? "unload" : "load", "done", 1));
 }

@@ -80,6 +80,7 @@ static const struct route routes[] = {
     {"GET", "/props", false, false, api_props},
     {"POST", "/completion", false, true, api_completion},
     {"POST", "/api/chat", false, true, api_ollama_chat},
+    {"GET", "/metrics", false, false, api_metrics},
     {"GET", "/ws", false, false, answer_ws},
 };
 

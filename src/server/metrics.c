@@ -1,0 +1,111 @@
+/*
+ * metrics.c - GET /metrics in Prometheus' text format: what the engine counted, and the moment.
+ */
+#include "server/api.h"
+
+#include "base/str.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+static void head(struct str *out, const char *name, const char *type, const char *help)
+{
+    str_printf(out, "# HELP gyaru_%s %s\n# TYPE gyaru_%s %s\n", name, help, name, type);
+}
+
+static void metric(struct str *out, const char *name, const char *type, double value,
+                   const char *help)
+{
+    if (!isfinite(value))
+        return;
+    head(out, name, type, help);
+    str_printf(out, "gyaru_%s %.17g\n", name, value);
+}
+
+static void add_answers(struct str *out, const struct engine_totals *t)
+{
+    const struct {
+        const char *how;
+        uint64_t n;
+    } ends[] = {{"stop", t->stopped},
+                {"length", t->cut},
+                {"cancelled", t->cancelled},
+                {"failed", t->failed}};
+    head(out, "answers_total", "counter", "Answers that ended, by how.");
+    for (size_t i = 0; i < sizeof ends / sizeof ends[0]; i++)
+        str_printf(out, "gyaru_answers_total{finish=\"%s\"} %llu\n", ends[i].how,
+                   (unsigned long long)ends[i].n);
+}
+
+static void add_first_token(struct str *out, const struct engine_totals *t)
+{
+    uint64_t n = 0;
+    head(out, "first_token_seconds", "histogram", "From the request to its first token.");
+    for (int i = 0; i <= ENGINE_FIRST_BUCKETS; i++) {
+        n += t->first_counts[i];
+        if (i < ENGINE_FIRST_BUCKETS)
+            str_printf(out, "gyaru_first_token_seconds_bucket{le=\"%g\"} %llu\n",
+                       engine_first_bounds[i], (unsigned long long)n);
+        else
+            str_printf(out, "gyaru_first_token_seconds_bucket{le=\"+Inf\"} %llu\n",
+                       (unsigned long long)n);
+    }
+    str_printf(out, "gyaru_first_token_seconds_sum %.9g\ngyaru_first_token_seconds_count %llu\n",
+               t->first_seconds, (unsigned long long)n);
+}
+
+/* Resident memory of the process, bytes; NaN if it cannot be read. */
+static double resident_bytes(void)
+{
+    long total, resident;
+    FILE *file = fopen("/proc/self/statm", "r");
+    if (!file)
+        return NAN;
+    int n = fscanf(file, "%ld %ld", &total, &resident);
+    fclose(file);
+    return n == 2 ? (double)resident * (double)sysconf(_SC_PAGESIZE) : NAN;
+}
+
+int api_metrics(struct server *server, struct conn *conn, struct lws *wsi)
+{
+    if (!engine_info(server->engine))
+        return api_loading(server, conn, wsi);
+    struct engine_totals t = engine_totals(server->engine);
+    struct engine_counts counts = engine_counts(server->engine);
+    struct str out = STR_INIT;
+    add_answers(&out, &t);
+    metric(&out, "prompt_tokens_total", "counter", (double)t.prompt_tokens,
+           "Prompt tokens of answers that ended, cached ones included.");
+    metric(&out, "cached_tokens_total", "counter", (double)t.cached_tokens,
+           "Prompt tokens that the KV cache already held.");
+    metric(&out, "generated_tokens_total", "counter", (double)t.generated_tokens,
+           "Generated tokens of answers that ended.");
+    metric(&out, "prefill_seconds_total", "counter", t.prefill_seconds,
+           "Time from start to first token, summed over answers.");
+    metric(&out, "decode_seconds_total", "counter", t.decode_seconds,
+           "Time from first to last token, summed over answers.");
+    add_first_token(&out, &t);
+    metric(&out, "slots", "gauge", counts.slots, "Answers that can run at a time.");
+    metric(&out, "slots_busy", "gauge", counts.running, "Answers that run.");
+    metric(&out, "queue_places", "gauge", counts.places, "Requests that may wait.");
+    metric(&out, "queue_waiting", "gauge", counts.waiting, "Requests that wait.");
+    metric(&out, "connections", "gauge", server->n_connections, "Open sockets.");
+    metric(&out, "strength", "gauge", (double)steering_get(&server->steering).strength,
+           "Live strength of the control vector.");
+    metric(&out, "meter_cosine", "gauge", (double)t.cosine, "Raw meter of the newest token.");
+    metric(&out, "meter_calibrated", "gauge", (double)t.gauge,
+           "Calibrated meter of the newest token.");
+    metric(&out, "resident_memory_bytes", "gauge", resident_bytes(), "Memory of the process.");
+    size_t len = out.len;
+    char *text = str_take(&out);
+    if (!text)
+        return -1;
+    return http_answer(conn, wsi,
+                       (struct http_answer){.status = 200,
+                                            .type = "text/plain; version=0.0.4; charset=utf-8",
+                                            .body = (const unsigned char *)text,
+                                            .len = len,
+                                            .owned = text});
+}
