@@ -13,7 +13,7 @@ declare -A lists=(
     [lint]="clang-format cppcheck shellcheck"
 )
 # Wanted, but no reason to stop: Ubuntu has Chromium only as a snap, and the page's test says so.
-declare -A optional=([test]="chromium chromium-driver")
+declare -A optional=([test]="chromium chromium-driver python3-venv")
 
 installed() {
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$1" 2>/dev/null)" = installed ]
