@@ -55,10 +55,12 @@ static const char *role_of(const json_t *message)
 
 static int add_message(struct ask *ask, const char *role, const char *text, struct gyaru_error *err)
 {
-    char *copy = strdup(text);
-    if (!copy)
+    struct gyaru_message *message = &ask->messages[ask->n_messages];
+    message->role = role;
+    message->content = strdup(text);
+    if (!message->content)
         return error_memory(err, strlen(text), "a message");
-    ask->messages[ask->n_messages++] = (struct gyaru_message){role, copy};
+    ask->n_messages++;
     return 0;
 }
 
