@@ -435,6 +435,50 @@ int gyaru_tune(struct gyaru_model *model, const char *path, const char *out,
  */
 int gyaru_tune_html(const char *report, const char *language, char **html, struct gyaru_error *err);
 
+/* ---- moving a persona to another model ------------------------------------------------------- */
+
+struct gyaru_migrate_options {
+    const char *from, *to;   /* model directories, old and new */
+    const char *from_vector; /* of the old model; NULL: the one in `folder`, else its own */
+    const char *folder;      /* where vectors are looked for by fingerprint; NULL: nowhere */
+    const char *dataset;     /* pairs, for extraction and tuning */
+    const char *vector;      /* the new model's, to write: .safetensors */
+    const char *report_dir;  /* finished phases are kept there and not done again */
+    const char *method;      /* of gyaru_extract_options */
+    int layer_first, layer_last;
+    float strength;              /* of the new vector; NaN: tuning finds it */
+    float from_strength;         /* of the old one; NaN: what it recommends, else 12 */
+    const char *style;           /* file that says what the style looks like */
+    const char *system;          /* system prompt that the vector works against; NULL: template's */
+    const char *style_system;    /* one that asks for the style: tuning's control; NULL: none */
+    const char *const *messages; /* [n_messages] what users say */
+    size_t n_messages;
+    const char *device; /* of gyaru_model_options */
+    int threads;
+    uint64_t seed;
+    gyaru_progress *progress;
+    void *progress_user;
+};
+
+void gyaru_migrate_options_init(struct gyaru_migrate_options *options);
+
+/* What a migration means, before any weight is loaded. *plan (caller frees): JSON document: both
+ * models, memory and what is saved, layers by the document's formula, whether the old vector fits
+ * the new model and why not. */
+int gyaru_migrate_plan(const struct gyaru_migrate_options *options, char **plan,
+                       struct gyaru_error *err);
+
+/* All of it. Phases that are done stay in the report directory; the same call goes on from there.
+ * Nothing but that directory and the vector's file is written. *report (caller frees): JSON
+ * document; where it says that no strength was found, the new vector must not be used. */
+int gyaru_migrate(const struct gyaru_migrate_options *options, char **report,
+                  struct gyaru_error *err);
+
+/* A report of gyaru_migrate() in the document's order of sections, as Markdown or as an HTML page
+ * that needs nothing else (caller frees); language "ja" or "en". */
+int gyaru_migrate_page(const char *report, const char *language, bool html, char **text,
+                       struct gyaru_error *err);
+
 /* ---- teacher-forced evaluation ------------------------------------------------------------ */
 
 struct gyaru_eval {

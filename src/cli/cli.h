@@ -15,6 +15,6 @@ struct command {
 
 extern const struct command cmd_run, cmd_chat, cmd_eval, cmd_tokenize, cmd_inspect, cmd_check,
     cmd_bench, cmd_doctor, cmd_serve, cmd_extract, cmd_convert, cmd_bake, cmd_measure, cmd_dataset,
-    cmd_tune;
+    cmd_tune, cmd_migrate;
 
 #endif

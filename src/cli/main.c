@@ -12,9 +12,9 @@
 #include <unistd.h>
 
 static const struct command *const commands[] = {
-    &cmd_run,     &cmd_chat,    &cmd_serve, &cmd_extract, &cmd_convert,
-    &cmd_tune,    &cmd_measure, &cmd_bake,  &cmd_eval,    &cmd_tokenize,
-    &cmd_inspect, &cmd_check,   &cmd_bench, &cmd_doctor,  &cmd_dataset,
+    &cmd_run,     &cmd_chat,  &cmd_serve,   &cmd_extract, &cmd_convert,  &cmd_tune,
+    &cmd_measure, &cmd_bake,  &cmd_migrate, &cmd_eval,    &cmd_tokenize, &cmd_inspect,
+    &cmd_check,   &cmd_bench, &cmd_doctor,  &cmd_dataset,
 };
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)

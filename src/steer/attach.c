@@ -54,8 +54,7 @@ static bool belongs(const char *path, const char *fingerprint)
     return same;
 }
 
-int gyaru_vector_find(const struct gyaru_model *model, const char *folder, char **path,
-                      struct gyaru_error *err)
+int vector_find(const char *fingerprint, const char *folder, char **path, struct gyaru_error *err)
 {
     struct dirent **entries;
     char *found = NULL;
@@ -65,7 +64,7 @@ int gyaru_vector_find(const struct gyaru_model *model, const char *folder, char 
     for (int i = 0; i < n; i++) {
         if (!found && entries[i]->d_name[0] != '.') {
             char *file = file_join(folder, entries[i]->d_name);
-            if (file && belongs(file, model->info.fingerprint))
+            if (file && belongs(file, fingerprint))
                 found = file;
             else
                 free(file);
@@ -75,6 +74,12 @@ int gyaru_vector_find(const struct gyaru_model *model, const char *folder, char 
     free(entries);
     *path = found;
     return 0;
+}
+
+int gyaru_vector_find(const struct gyaru_model *model, const char *folder, char **path,
+                      struct gyaru_error *err)
+{
+    return vector_find(model->info.fingerprint, folder, path, err);
 }
 
 /* ---- attaching ------------------------------------------------------------------------------ */

@@ -91,6 +91,9 @@ struct vector_model {
 int vector_check(const struct vector_model *model, const struct gyaru_vector *v, char **warning,
                  struct gyaru_error *err);
 
+/* See gyaru_vector_find(). */
+int vector_find(const char *fingerprint, const char *folder, char **path, struct gyaru_error *err);
+
 /* Begins the warning about a vector that was taken although it does not belong. */
 #define VECTOR_FORCED "FORCED"
 

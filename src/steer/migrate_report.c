@@ -1,0 +1,367 @@
+/*
+ * migrate_report.c - gyaru_migrate_page(): the report of a migration in the order of sections of
+ * the document that described the first one by hand.
+ */
+#include "steer/migrate_report.h"
+
+#include "base/json.h"
+
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+/* ---- fields and cells -------------------------------------------------------------------------
+ */
+
+const json_t *report_at(const json_t *root, const char *path)
+{
+    while (root && *path) {
+        char key[48];
+        size_t len = strcspn(path, ".");
+        snprintf(key, sizeof key, "%.*s", (int)len, path);
+        root = json_object_get(root, key);
+        path += len + (path[len] == '.');
+    }
+    return root;
+}
+
+const char *report_text(const json_t *root, const char *path)
+{
+    const char *text = json_string_value(report_at(root, path));
+    return text ? text : "";
+}
+
+double report_number(const json_t *root, const char *path)
+{
+    const json_t *value = report_at(root, path);
+    return json_is_number(value) ? json_number_value(value) : NAN;
+}
+
+struct cell cell_printf(const char *format, ...)
+{
+    struct cell cell;
+    va_list args;
+    va_start(args, format);
+    vsnprintf(cell.text, sizeof cell.text, format, args);
+    va_end(args);
+    return cell;
+}
+
+struct cell cell_bytes(double bytes)
+{
+    if (isnan(bytes))
+        return cell_printf("-");
+    double size = fabs(bytes);
+    return size >= 1e9   ? cell_printf("%.2f GB", bytes / 1e9)
+           : size >= 1e6 ? cell_printf("%.1f MB", bytes / 1e6)
+                         : cell_printf("%.0f KB", bytes / 1e3);
+}
+
+struct cell cell_percent(double share)
+{
+    return isnan(share) ? cell_printf("-") : cell_printf("%.0f%%", 100 * share);
+}
+
+struct cell cell_number(double value, int digits)
+{
+    return isnan(value) ? cell_printf("-") : cell_printf("%.*f", digits, value);
+}
+
+/* ---- sections, in the document's order --------------------------------------------------------
+ */
+
+static const char *old_path(const struct migrate_text *t)
+{
+    return report_text(t->root, "plan.from.path");
+}
+
+static const char *new_path(const struct migrate_text *t)
+{
+    return report_text(t->root, "plan.to.path");
+}
+
+static double speed_up(const struct migrate_text *t)
+{
+    return report_number(t->root, "speed_old.answer_seconds") /
+           report_number(t->root, "speed_new.answer_seconds");
+}
+
+static void overview(struct migrate_text *t)
+{
+    time_t when = (time_t)json_integer_value(report_at(t->root, "time"));
+    struct tm date;
+    char day[16] = "";
+    if (gmtime_r(&when, &date))
+        strftime(day, sizeof day, "%Y-%m-%d", &date);
+    doc_heading(&t->doc, 2, SAY(t, "概要", "Overview"));
+    doc_paragraph(&t->doc,
+                  SAY(t, "%s から %s への移行の計画、実行、測定結果。",
+                      "The move from %s to %s: plan, what was done, what was measured."),
+                  old_path(t), new_path(t));
+    doc_item(&t->doc, SAY(t, "移行日: %s", "Date: %s"), day);
+    doc_item(&t->doc, "%s",
+             SAY(t, "目的: 推論速度向上とVRAM使用量削減", "Purpose: speed and less memory"));
+    doc_item(&t->doc, SAY(t, "所要時間: %.0f 秒", "It took %.0f s"),
+             report_number(t->root, "seconds"));
+}
+
+static void motives(struct migrate_text *t)
+{
+    doc_heading(&t->doc, 2, SAY(t, "移行の動機", "Why"));
+    doc_heading(&t->doc, 3, SAY(t, "1. 推論速度の向上", "1. Speed"));
+    doc_item(&t->doc, SAY(t, "測定: %.2f 倍", "measured: %.2f times as fast"), speed_up(t));
+    doc_heading(&t->doc, 3, SAY(t, "2. VRAM使用量の削減", "2. Less memory"));
+    doc_item(&t->doc, SAY(t, "計画: %s -> %s (%s削減)", "plan: %s -> %s (%s saved)"),
+             cell_bytes(report_number(t->root, "plan.memory.from.total_bytes")).text,
+             cell_bytes(report_number(t->root, "plan.memory.to.total_bytes")).text,
+             cell_percent(report_number(t->root, "plan.memory.saved")).text);
+    doc_heading(&t->doc, 3, SAY(t, "3. システムの軽量化", "3. A lighter system"));
+    doc_item(&t->doc, SAY(t, "1トークンに読む重み: %s -> %s", "weights read for a token: %s -> %s"),
+             cell_bytes(report_number(t->root, "plan.memory.from.weight_bytes_per_token")).text,
+             cell_bytes(report_number(t->root, "plan.memory.to.weight_bytes_per_token")).text);
+}
+
+static void model_table(struct migrate_text *t)
+{
+    const struct {
+        const char *ja, *en, *key;
+        int digits;
+    } rows[] = {{"層数", "layers", "n_layers", 0},
+                {"隠れ次元", "hidden size", "hidden_size", 0},
+                {"中間次元", "intermediate size", "intermediate_size", 0},
+                {"語彙", "vocabulary", "vocab_size", 0},
+                {"パラメータ数", "parameters", "parameters", 0},
+                {"bit/重み (ファイル)", "bits per weight (file)", "bits_per_weight", 2}};
+    doc_table(&t->doc, (const char *const[]){"", old_path(t), new_path(t), NULL});
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        double a = report_number(report_at(t->root, "plan.from"), rows[i].key);
+        double b = report_number(report_at(t->root, "plan.to"), rows[i].key);
+        doc_row(&t->doc, (const char *const[]){SAY(t, rows[i].ja, rows[i].en),
+                                               cell_number(a, rows[i].digits).text,
+                                               cell_number(b, rows[i].digits).text, NULL});
+    }
+    doc_row(&t->doc, (const char *const[]){
+                         SAY(t, "ファイル", "file"),
+                         cell_bytes(report_number(t->root, "plan.from.file_bytes")).text,
+                         cell_bytes(report_number(t->root, "plan.to.file_bytes")).text, NULL});
+    doc_row(&t->doc,
+            (const char *const[]){
+                SAY(t, "指紋", "fingerprint"),
+                cell_printf("%.16s", report_text(t->root, "plan.from.fingerprint")).text,
+                cell_printf("%.16s", report_text(t->root, "plan.to.fingerprint")).text, NULL});
+    doc_table_end(&t->doc);
+}
+
+static void settings(struct migrate_text *t)
+{
+    struct str yaml = STR_INIT;
+    double strength = report_number(t->root, "choice.strength");
+    str_printf(&yaml, "model:\n  path: %s\nsteering:\n  vector: %s\n",
+               report_text(t->root, "choice.model"), report_text(t->root, "choice.vector"));
+    if (!isnan(strength))
+        str_printf(&yaml, "  strength: %g\n", strength);
+    str_printf(&yaml, "  visualise_layer: %.0f\n",
+               report_number(t->root, "choice.visualise_layer"));
+    doc_heading(&t->doc, 3, SAY(t, "Step 2: 設定ファイル更新", "Step 2: Settings"));
+    doc_code(&t->doc, yaml.data ? yaml.data : "");
+    str_release(&yaml);
+    const char *config = report_text(t->root, "applied.config");
+    if (*config)
+        doc_paragraph(&t->doc,
+                      SAY(t, "%s に適用済み。元に戻すには gyaru migrate --rollback。",
+                          "Applied to %s; gyaru migrate --rollback takes it back."),
+                      config);
+    else
+        doc_paragraph(&t->doc, "%s",
+                      SAY(t, "未適用。--apply を付けると設定に書き込む。",
+                          "Not applied: --apply writes it into the config."));
+}
+
+static void steps(struct migrate_text *t)
+{
+    doc_heading(&t->doc, 2, SAY(t, "移行手順", "Steps"));
+    doc_heading(&t->doc, 3, SAY(t, "Step 1: モデル", "Step 1: The models"));
+    model_table(t);
+    settings(t);
+    doc_heading(&t->doc, 3, SAY(t, "Step 3: サーバー起動確認", "Step 3: Starting the server"));
+    doc_item(&t->doc, SAY(t, "モデルロード: %.2f 秒", "model loaded in %.2f s"),
+             report_number(t->root, "speed_new.load_seconds"));
+    doc_item(&t->doc, "%s", "./stop_server.sh && ./start_server.sh");
+}
+
+static void problems(struct migrate_text *t)
+{
+    const json_t *check = report_at(t->root, "plan.old_vector.with_new");
+    doc_heading(&t->doc, 2, SAY(t, "技術的課題と解決策", "Problems and solutions"));
+    doc_heading(&t->doc, 3,
+                SAY(t, "課題1: torch_dtype設定による4bit量子化の無効化",
+                    "1. torch_dtype and 4-bit quantisation"));
+    doc_paragraph(&t->doc,
+                  SAY(t,
+                      "この実装に torch_dtype はない。量子化はテンソルごとにファイルから読む。"
+                      "新モデルの4bitテンソル: %.0f 個の重み。",
+                      "There is no torch_dtype here: the file says which tensors are 4-bit. In the "
+                      "new model: %.0f weights."),
+                  report_number(t->root, "plan.to.four_bit_parameters"));
+    doc_heading(&t->doc, 3, SAY(t, "課題2: 残存プロセス", "2. Processes that hold the GPU"));
+    doc_paragraph(&t->doc, "%s",
+                  SAY(t, "gyaru doctor がGPUメモリを持つプロセスを示す。何も終了させない。",
+                      "gyaru doctor names the processes that hold GPU memory; it ends none."));
+    doc_heading(&t->doc, 3, SAY(t, "課題3: ベクトルの互換性問題", "3. The old vector"));
+    if (!json_is_object(check))
+        doc_paragraph(&t->doc, "%s",
+                      SAY(t, "旧モデルのベクトルはない。", "The old model has no vector."));
+    else if (json_is_true(json_object_get(check, "fits")))
+        doc_paragraph(&t->doc, SAY(t, "%s は新モデルに合う。", "%s fits the new model."),
+                      report_text(t->root, "plan.old_vector.path"));
+    else
+        doc_paragraph(&t->doc,
+                      SAY(t, "%s は新モデルで使えない: %s", "%s does not fit the new model: %s"),
+                      report_text(t->root, "plan.old_vector.path"), report_text(check, "reason"));
+}
+
+static void range_table(struct migrate_text *t)
+{
+    doc_table(&t->doc,
+              (const char *const[]){SAY(t, "モデル", "model"), SAY(t, "総レイヤー数", "layers"),
+                                    "int(L*0.3)..int(L*0.8)", "int(L*0.73)", NULL});
+    for (int i = 0; i < 2; i++) {
+        const json_t *m = report_at(t->root, i ? "plan.to" : "plan.from");
+        doc_row(&t->doc,
+                (const char *const[]){
+                    report_text(m, "path"), cell_number(report_number(m, "n_layers"), 0).text,
+                    cell_printf("%.0f-%.0f", report_number(m, "layer_first"),
+                                report_number(m, "layer_last"))
+                        .text,
+                    cell_number(report_number(m, "visualise_layer"), 0).text, NULL});
+    }
+    doc_table_end(&t->doc);
+    doc_paragraph(&t->doc,
+                  SAY(t, "測定による可視化レイヤー: %.0f (計算式では %.0f)。",
+                      "Visualise layer by measurement: %.0f (by the formula %.0f)."),
+                  report_number(t->root, "choice.visualise_layer"),
+                  report_number(t->root, "choice.formula_layer"));
+}
+
+static void layer_table(struct migrate_text *t)
+{
+    const json_t *layer;
+    size_t i;
+    doc_table(&t->doc, (const char *const[]){SAY(t, "レイヤー", "layer"), SAY(t, "使用", "used"),
+                                             SAY(t, "分散説明率", "explained variance"), "AUROC",
+                                             "Cohen's d", SAY(t, "備考", "remark"), NULL});
+    json_array_foreach(report_at(t->root, "extract.report.layers"), i, layer) doc_row(
+        &t->doc, (const char *const[]){
+                     cell_number(report_number(layer, "layer"), 0).text,
+                     json_is_true(json_object_get(layer, "selected")) ? SAY(t, "はい", "yes") : "-",
+                     cell_percent(report_number(layer, "explained_variance_ratio")).text,
+                     cell_number(report_number(layer, "auroc"), 3).text,
+                     cell_number(report_number(layer, "cohens_d"), 2).text,
+                     report_text(layer, "fault"), NULL});
+    doc_table_end(&t->doc);
+}
+
+static void extraction(struct migrate_text *t)
+{
+    doc_heading(&t->doc, 2, SAY(t, "ベクトル再抽出", "Extracting the vector"));
+    doc_heading(&t->doc, 3, SAY(t, "レイヤー範囲の計算", "Layer range"));
+    range_table(t);
+    doc_heading(&t->doc, 3, SAY(t, "抽出プロセス", "Extraction"));
+    doc_item(&t->doc, SAY(t, "ペア: %s (%.0f 組)", "pairs: %s (%.0f)"),
+             report_text(t->root, "dataset"),
+             report_number(t->root, "extract.report.dataset.pairs"));
+    doc_item(&t->doc, SAY(t, "方法: %s", "method: %s"),
+             report_text(t->root, "extract.report.options.method"));
+    doc_item(&t->doc, SAY(t, "実行時間: %.1f 秒", "time: %.1f s"),
+             report_number(t->root, "extract.seconds"));
+    doc_item(&t->doc, SAY(t, "出力: %s", "output: %s"), report_text(t->root, "choice.vector"));
+    doc_heading(&t->doc, 3, SAY(t, "検証結果", "Validation"));
+    layer_table(t);
+}
+
+static void result(struct migrate_text *t, bool good, const char *text)
+{
+    doc_item(&t->doc, "%s %s", good ? "\u2705" : "\u26A0\uFE0F", text);
+}
+
+static void summary(struct migrate_text *t)
+{
+    double saved = report_number(t->root, "plan.memory.saved");
+    double garbled = report_number(t->root, "quality_new.own.garbled");
+    bool found = !isnan(report_number(t->root, "choice.strength"));
+    doc_heading(&t->doc, 3, SAY(t, "結果", "What was reached"));
+    result(t, saved > 0,
+           cell_printf(SAY(t, "VRAM使用量: %.0f%%削減", "memory: %.0f%% saved"), 100 * saved).text);
+    result(t, speed_up(t) >= 1,
+           cell_printf(SAY(t, "推論速度: %.2f 倍", "speed: %.2f times"), speed_up(t)).text);
+    result(t, found,
+           found ? SAY(t, "ベクトル再抽出成功", "a vector of its own")
+                 : SAY(t, "安全な強度が見つからない: このベクトルは使わないこと",
+                       "no safe strength: do not use this vector"));
+    result(t, garbled <= 0.05,
+           cell_printf(SAY(t, "文字化け・崩壊: %.0f%%", "garbled: %.0f%%"), 100 * garbled).text);
+}
+
+static void advice(struct migrate_text *t)
+{
+    double strength = report_number(t->root, "choice.strength");
+    doc_heading(&t->doc, 2, SAY(t, "まとめと推奨事項", "Summary and advice"));
+    summary(t);
+    doc_heading(&t->doc, 3, SAY(t, "モデル移行時のチェックリスト", "Check list"));
+    migrate_checklist(t);
+    doc_heading(&t->doc, 3, SAY(t, "Strength最適化", "Strength"));
+    if (isnan(strength))
+        doc_paragraph(&t->doc, SAY(t, "見つからない: %s", "not found: %s"),
+                      report_text(t->root, "tune.reason"));
+    else
+        doc_paragraph(&t->doc,
+                      SAY(t, "推奨 %g (旧モデル %g)。%s", "Recommended: %g (old model: %g). %s"),
+                      strength, report_number(t->root, "quality_old.strength"),
+                      strcmp(report_text(t->root, "tune.source"), "given")
+                          ? SAY(t, "tune による測定。", "Measured by tune.")
+                          : SAY(t, "指定された値。", "As it was asked for."));
+}
+
+static void references(struct migrate_text *t)
+{
+    doc_heading(&t->doc, 2, SAY(t, "参考資料", "References"));
+    doc_item(&t->doc, "bitsandbytes: https://github.com/TimDettmers/bitsandbytes");
+    doc_item(&t->doc, "Representation Engineering: https://arxiv.org/abs/2310.01405");
+}
+
+/* ---- all --------------------------------------------------------------------------------------
+ */
+
+int gyaru_migrate_page(const char *report, const char *language, bool html, char **text,
+                       struct gyaru_error *err)
+{
+    json_t *root = json_parse_text(report, strlen(report), "the report", err);
+    if (!root)
+        return -1;
+    struct migrate_text t = {
+        .doc = {.out = STR_INIT, .html = html, .japanese = !strcmp(language, "ja")}, .root = root};
+    struct str subtitle = STR_INIT;
+    str_printf(&subtitle, "%s -> %s", old_path(&t), new_path(&t));
+    doc_begin(&t.doc, SAY(&t, "モデル移行レポート", "Model migration report"),
+              subtitle.data ? subtitle.data : "");
+    overview(&t);
+    motives(&t);
+    steps(&t);
+    problems(&t);
+    extraction(&t);
+    doc_heading(&t.doc, 2, SAY(&t, "パフォーマンス比較", "Performance"));
+    migrate_compare(&t);
+    advice(&t);
+    references(&t);
+    doc_end(&t.doc);
+    str_release(&subtitle);
+    json_decref(root);
+    char *out = str_take(&t.doc.out);
+    if (!out)
+        return error_memory(err, 1 << 16, "the report");
+    *text = out;
+    return 0;
+}
