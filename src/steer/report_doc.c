@@ -9,7 +9,7 @@
 static void put_markdown(struct str *out, const char *text)
 {
     for (; *text; text++) {
-        if (strchr("\\`*[]<>|", *text))
+        if (strchr("\\`*[]<|", *text))
             str_putc(out, '\\');
         str_putc(out, *text == '\n' || *text == '\r' ? ' ' : *text);
     }
