@@ -135,9 +135,36 @@ static void the_prefix_ends_at_the_error(void **state)
     assert_int_equal(utf8_valid_prefix("", 0), 0);
 }
 
+/* Accepted is what leaves no replacement behind, from any state. */
+static void accepts_what_needs_no_replacement(void **state)
+{
+    static const uint8_t alphabet[] = {'a', 0x80, 0xbf, 0xc2, 0xe0, 0xe3, 0xed, 0xf0, 0xf4, 0xff};
+    uint32_t random = 1;
+    int accepted = 0;
+    for (int round = 0; round < 200000; round++) {
+        struct utf8_stream stream = {{0}, 0};
+        struct str out = STR_INIT;
+        uint8_t bytes[6];
+        for (size_t i = 0; i < sizeof bytes; i++) {
+            random = random * 1664525u + 1013904223u;
+            bytes[i] = alphabet[(random >> 16) % sizeof alphabet];
+        }
+        size_t first = (random >> 8) % 3, n = 1 + (random >> 12) % 3;
+        utf8_stream_push(&stream, bytes, first, &out);
+        str_clear(&out);
+        bool accepts = utf8_stream_accepts(&stream, bytes + first, n);
+        utf8_stream_push(&stream, bytes + first, n, &out);
+        assert_int_equal(accepts, !out.len || !strstr(out.data, "\xef\xbf\xbd"));
+        accepted += accepts;
+        str_release(&out);
+    }
+    assert_true(accepted > 1000);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(accepts_what_needs_no_replacement),
         cmocka_unit_test(whole_characters_pass),
         cmocka_unit_test(nothing_leaves_before_it_is_whole),
         cmocka_unit_test(invalid_bytes_are_replaced),

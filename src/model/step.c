@@ -13,6 +13,9 @@
 #include <math.h>
 #include <stdlib.h>
 
+/* Draws of one token; only a model far out of its mind needs more than a few. */
+#define REDRAWS 256
+
 static bool decoding(const struct gyaru_session *s)
 {
     return s->n_cached + 1 == s->n_tokens;
@@ -91,11 +94,41 @@ static bool push_text(struct gyaru_session *s, int32_t id)
     return reply_push(&s->reply, bytes, n);
 }
 
+/* Bytes that no character can contain are never said: a token that would break a character, or end
+ * the answer inside one, is drawn again. Raw ids are left alone. */
+static bool breaks_character(const struct gyaru_session *s, int32_t id)
+{
+    const uint8_t *bytes;
+    size_t n;
+    if (s->any_id || !s->model->tokenizer)
+        return false;
+    if (tokenizer_is_special(s->model->tokenizer, id) ||
+        tokenizer_bytes(s->model->tokenizer, id, &bytes, &n))
+        return s->reply.utf8.n_pending > 0;
+    return !utf8_stream_accepts(&s->reply.utf8, bytes, n);
+}
+
+/* The next id, -1 if no logit is finite. Every refused id leaves the logits, so this ends; where
+ * nothing fits, the first choice stands. */
+static int32_t draw(struct gyaru_session *s, float *logits)
+{
+    struct gyaru_model *m = s->model;
+    struct gyaru_sampling sampling = s->sampling;
+    int n_ids = s->any_id ? m->shape.vocab : m->info.n_tokens;
+    int32_t first = sampler_pick(m->sampler, logits, n_ids, &sampling, s->seen, &s->random);
+    int32_t id = first;
+    sampling.repeat_penalty = 1; /* has acted on the logits */
+    for (int tries = 0; id >= 0 && breaks_character(s, id) && tries < REDRAWS; tries++) {
+        logits[id] = -INFINITY;
+        id = sampler_pick(m->sampler, logits, n_ids, &sampling, s->seen, &s->random);
+    }
+    return id >= 0 && !breaks_character(s, id) ? id : first;
+}
+
 static void take_token(struct gyaru_session *s, float *logits, struct gyaru_event *event)
 {
     struct gyaru_model *m = s->model;
-    int n_ids = s->any_id ? m->shape.vocab : m->info.n_tokens;
-    int32_t id = sampler_pick(m->sampler, logits, n_ids, &s->sampling, s->seen, &s->random);
+    int32_t id = draw(s, logits);
     if (id < 0) {
         finish(s, event, GYARU_OVERFLOW);
         return;

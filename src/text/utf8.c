@@ -61,6 +61,20 @@ void utf8_stream_push(struct utf8_stream *stream, const uint8_t *bytes, size_t n
     }
 }
 
+bool utf8_stream_accepts(const struct utf8_stream *stream, const uint8_t *bytes, size_t n)
+{
+    size_t done = stream->n_pending; /* bytes of the character that is being read */
+    uint8_t lead = done ? stream->pending[0] : 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!done)
+            lead = bytes[i];
+        if (done ? !may_follow(lead, done, bytes[i]) : !char_size(lead))
+            return false;
+        done = ++done == char_size(lead) ? 0 : done;
+    }
+    return true;
+}
+
 void utf8_stream_finish(struct utf8_stream *stream, struct str *out)
 {
     if (stream->n_pending)

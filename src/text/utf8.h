@@ -18,6 +18,9 @@ struct utf8_stream {
  * become U+FFFD (one per maximal invalid prefix, as Unicode recommends). */
 void utf8_stream_push(struct utf8_stream *stream, const uint8_t *bytes, size_t n, struct str *out);
 
+/* Would pushing these bytes complete and begin characters only, with nothing to replace? */
+bool utf8_stream_accepts(const struct utf8_stream *stream, const uint8_t *bytes, size_t n);
+
 /* What is still pending becomes one U+FFFD. */
 void utf8_stream_finish(struct utf8_stream *stream, struct str *out);
 
