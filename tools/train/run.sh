@@ -21,9 +21,10 @@ $python "$here/make_pairs.py"
 [ -f "$work/tok/tokenizer.json" ] ||
     $python "$here/train_tokenizer.py" --vocab 3072 --out "$work/tok"
 
-# name, steps of the stages, blocks and fraction in stage 2, those of the shipped vector
+# name, steps of the stages, blocks and fraction in stage 2; blocks and step (percent of the
+# stream's length at strength 1) of the shipped vector
 one() {
-    name=$1 first=$2 second=$3 layers=$4 dosed=$5 shipped=$6 fraction=$7
+    name=$1 first=$2 second=$3 layers=$4 dosed=$5 shipped=$6 step=$7
     [ -f "$work/$name/final.pt" ] || $python "$here/train.py" --name "rinne-$name" --seed 1 \
         --data "$work/chats.pkl" --tokenizer "$work/tok" --out "$work/$name" \
         --steps "$first" --threads "$threads"
@@ -32,10 +33,11 @@ one() {
         --fraction "$dosed" --steps "$second" --threads "$threads"
     $python "$here/quantise.py" --checkpoint "$work/$name/stage2.pt" --tokenizer "$work/tok" \
         --out "$root/models/rinne-$name" --check
-    $python "$here/vector.py" --model "$root/models/rinne-$name" --layers "$shipped" \
-        --fraction "$fraction" --out "$root/models/rinne-$name/gyaru.safetensors"
-    $python "$here/evaluate.py" --model "$root/models/rinne-$name"
+    # The vector and the figures are the program's own: build it first.
+    "$root/build/gyaru" extract -m "$root/models/rinne-$name" -d "$root/data/gyaru_pairs.json" \
+        -o "$root/models/rinne-$name/gyaru.safetensors" --layers "$shipped" --step "$step"
+    "$root/build/gyaru" measure -m "$root/models/rinne-$name" --require
 }
-one base 511 106 3-7 0.17 3-11 0.135
-one lite 853 207 2-5 0.2 2-7 0.18
+one base 511 106 3-7 0.17 3-11 10.125
+one lite 853 207 2-5 0.2 2-7 9.5
 $python "$here/plot.py" --work "$work" --out "$here/curves.svg"
