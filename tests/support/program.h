@@ -17,7 +17,7 @@ struct program_result {
 void program_run(struct program_result *result, const char *input, const char *const *arguments);
 void program_release(struct program_result *result);
 
-/* stderr is one line that begins "gyaru COMMAND: " or "gyaru: ". */
+/* stderr is, after any progress, one line that begins "gyaru COMMAND: " or "gyaru: ". */
 void program_check_error(const struct program_result *result, int code, const char *part);
 
 #endif
