@@ -64,6 +64,10 @@ static void measure(const char *dir)
     const float strengths[] = {0, 12, 25};
     int vector;
     char *report;
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    printf("SKIP: the persona of %s: the same answers take minutes under sanitizers\n", dir);
+    skip();
+#endif
     if (!file_exists(dir) || !file_exists(MESSAGES)) {
         printf("SKIP: %s is not here yet\n", dir);
         skip();
