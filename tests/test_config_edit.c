@@ -179,6 +179,17 @@ static void put(const char *path, const char *text)
         fail_msg("%s", err.text);
 }
 
+/* The file as a string (caller frees). */
+static char *read_text(const char *path)
+{
+    size_t len;
+    char *data = (char *)scratch_read(path, &len);
+    char *text = strndup(data, len);
+    free(data);
+    assert_non_null(text);
+    return text;
+}
+
 static bool holds(const char *path, const char *text)
 {
     size_t len;
@@ -235,16 +246,15 @@ static void takes_back_several_changes(void **state)
     struct gyaru_error err;
     const struct config_value third = {"server", "port", "1", true};
     char *backup, *middle;
-    size_t len;
     bool changed;
     put(f.file, old_text);
     free(change(f.file, &changed));
-    middle = (char *)scratch_read(f.file, &len);
+    middle = read_text(f.file);
     assert_int_equal(config_change(f.file, &third, 1, &backup, &changed, &err), 0);
     assert_non_null(strstr(backup, ".bak-2"));
     free(backup);
     take_back(f.file);
-    assert_true(len == strlen(middle) && holds(f.file, middle));
+    assert_true(holds(f.file, middle));
     take_back(f.file);
     assert_true(holds(f.file, old_text));
     free(middle);
@@ -326,11 +336,10 @@ static void kill_9_at_50_moments(void **state)
 {
     struct folder f = fresh("kill");
     bool changed;
-    size_t len;
     int seen_new = 0;
     put(f.file, old_text);
     free(change(f.file, &changed));
-    char *new_text = (char *)scratch_read(f.file, &len);
+    char *new_text = read_text(f.file);
     take_back(f.file);
     srand(7);
     for (int i = 0; i < 50; i++) {

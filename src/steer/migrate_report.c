@@ -45,8 +45,14 @@ struct cell cell_printf(const char *format, ...)
     struct cell cell;
     va_list args;
     va_start(args, format);
-    vsnprintf(cell.text, sizeof cell.text, format, args);
+    int len = vsnprintf(cell.text, sizeof cell.text, format, args);
     va_end(args);
+    if (len >= (int)sizeof cell.text) { /* no half character at the end */
+        size_t end = sizeof cell.text - 1;
+        while (end && ((unsigned char)cell.text[end - 1] & 0xC0) == 0x80)
+            end--;
+        cell.text[end ? end - 1 : 0] = '\0';
+    }
     return cell;
 }
 
@@ -215,8 +221,8 @@ static void problems(struct migrate_text *t)
         doc_paragraph(&t->doc, "%s",
                       SAY(t, "旧モデルのベクトルはない。", "The old model has no vector."));
     else if (json_is_true(json_object_get(check, "fits")))
-        doc_paragraph(&t->doc, SAY(t, "%s は新モデルに合う。", "%s fits the new model."),
-                      report_text(t->root, "plan.old_vector.path"));
+        doc_paragraph(&t->doc, SAY(t, "%s は新モデルに合う。%s", "%s fits the new model. %s"),
+                      report_text(t->root, "plan.old_vector.path"), report_text(check, "warning"));
     else
         doc_paragraph(&t->doc,
                       SAY(t, "%s は新モデルで使えない: %s", "%s does not fit the new model: %s"),

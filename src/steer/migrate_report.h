@@ -14,7 +14,7 @@ struct migrate_text {
 };
 
 struct cell {
-    char text[160];
+    char text[400];
 };
 
 /* Field by path: "plan.from.n_layers"; NULL if there is none. */
