@@ -34,9 +34,11 @@ static double resident(void)
     return kib * 1024;
 }
 
+/* `before`: answers that were given already, for the progress. */
 static int answer(struct migration *m, struct gyaru_session *session, int vector, int n_tokens,
-                  struct gyaru_timings *timings)
+                  int before, struct gyaru_timings *timings)
 {
+    uint64_t done = (uint64_t)before * ANSWER;
     const struct gyaru_model_info *info = gyaru_model_info(m->model);
     int32_t ids[PROMPT];
     float strengths[GYARU_MAX_VECTORS] = {0};
@@ -62,7 +64,7 @@ static int answer(struct migration *m, struct gyaru_session *session, int vector
         if (!rc && n && event.finish == GYARU_OVERFLOW)
             rc = error_set(m->err, GYARU_FAILED, "the model's numbers overflowed at strength %g",
                            (double)m->strengths[m->side]);
-        if (!rc && migrate_progress(m, "timing", 0, 0))
+        if (!rc && migrate_progress(m, "timing", done++, REPEATS * ANSWER))
             rc = error_set(m->err, GYARU_FAILED, "stopped");
     }
     gyaru_session_timings(session, timings);
@@ -108,9 +110,9 @@ json_t *migrate_speed(struct migration *m, enum migrate_side side)
     if (migrate_open(m, side, 1, 0) || migrate_attach(m, side, &vector) ||
         gyaru_session_new(m->model, &session, m->err))
         return NULL;
-    int rc = answer(m, session, vector, 2, &warm);
+    int rc = answer(m, session, vector, 2, 0, &warm);
     for (int i = 0; !rc && i < REPEATS; i++)
-        rc = answer(m, session, vector, ANSWER, &timings[i]);
+        rc = answer(m, session, vector, ANSWER, i, &timings[i]);
     double grown = resident() - before;
     gyaru_session_free(session);
     json_t *found = NULL;

@@ -65,6 +65,14 @@ json_t *migrate_extract(struct migration *m)
 /* ---- strength ---------------------------------------------------------------------------------
  */
 
+static bool same_file(const char *a, const char *b)
+{
+    struct gyaru_error ignored;
+    char digests[2][SHA256_HEX];
+    return !migrate_digest(a, digests[0], &ignored) && !migrate_digest(b, digests[1], &ignored) &&
+           !strcmp(digests[0], digests[1]);
+}
+
 /* Another vector under the name to be written is not lost. */
 static int keep_other(const char *path, struct gyaru_error *err)
 {
@@ -79,7 +87,10 @@ static int keep_other(const char *path, struct gyaru_error *err)
         if (!backup)
             return error_memory(err, strlen(path), "a path");
         if (file_exists(backup)) {
+            bool kept = same_file(path, backup); /* by a run that was interrupted */
             free(backup);
+            if (kept)
+                return 0;
             continue;
         }
         int rc = file_read(path, (size_t)1 << 30, &data, &len, err);
