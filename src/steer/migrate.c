@@ -226,7 +226,8 @@ static float old_strength(const struct migration *m, const json_t *plan)
 }
 
 /* The meter's layer: where validation tells the styles apart best, if the vector has it. */
-static int choose_layer(const struct migration *m, const json_t *extract, int formula, int *out)
+static int choose_layer(const struct migration *m, const json_t *extract, int formula, int *out,
+                        int range[2])
 {
     struct gyaru_vector *vector;
     const json_t *best = json_object_get(json_object_get(extract, "report"), "best_layer");
@@ -239,6 +240,8 @@ static int choose_layer(const struct migration *m, const json_t *extract, int fo
             if (layer < 0 || vector->layers[i].layer <= formula)
                 layer = vector->layers[i].layer;
     }
+    range[0] = vector->info.layer_min;
+    range[1] = vector->info.layer_max;
     gyaru_vector_close(vector);
     *out = layer;
     return 0;
@@ -249,20 +252,21 @@ static int choose(struct migration *m)
     const json_t *to = json_object_get(json_object_get(m->report, "plan"), "to");
     const json_t *tuned = json_object_get(m->report, "tune");
     const json_t *strength = json_object_get(tuned, "strength");
-    int formula = (int)json_integer_value(json_object_get(to, "visualise_layer")), layer;
+    int formula = (int)json_integer_value(json_object_get(to, "visualise_layer")), layer, range[2];
     m->vectors[SIDE_NEW] = copy_text(migrate_text(tuned, "file"));
     if (!m->vectors[SIDE_NEW])
         return error_memory(m->err, 100, "a path");
-    if (choose_layer(m, json_object_get(m->report, "extract"), formula, &layer))
+    if (choose_layer(m, json_object_get(m->report, "extract"), formula, &layer, range))
         return -1;
     m->gauge_layers[SIDE_NEW] = layer;
     bool found = json_is_number(strength);
     m->strengths[SIDE_NEW] = found ? (float)json_number_value(strength) : m->strengths[SIDE_OLD];
     json_object_set_new(m->report, "choice",
-                        json_pack("{s:s, s:s, s:o, s:i, s:i}", "model", m->options->to, "vector",
-                                  m->vectors[SIDE_NEW], "strength",
+                        json_pack("{s:s, s:s, s:o, s:i, s:i, s:i, s:i}", "model", m->options->to,
+                                  "vector", m->vectors[SIDE_NEW], "strength",
                                   found ? json_real((double)m->strengths[SIDE_NEW]) : json_null(),
-                                  "visualise_layer", layer, "formula_layer", formula));
+                                  "visualise_layer", layer, "formula_layer", formula, "layer_first",
+                                  range[0], "layer_last", range[1]));
     return 0;
 }
 
@@ -307,11 +311,21 @@ static int prepare(struct migration *m)
     return file_make_dirs(o->report_dir, m->err) || make_base(m, plan) ? -1 : 0;
 }
 
+/* Of all phases, those of earlier runs too. */
+static double work_seconds(json_t *report)
+{
+    const char *name;
+    json_t *found;
+    double sum = 0;
+    json_object_foreach(report, name, found) sum +=
+        json_number_value(json_object_get(found, "seconds"));
+    return sum;
+}
+
 int gyaru_migrate(const struct gyaru_migrate_options *options, char **report,
                   struct gyaru_error *err)
 {
     struct migration m = {.options = options, .err = err};
-    double start = clock_seconds();
     char *text = NULL;
     int rc = prepare(&m);
     if (!rc)
@@ -321,7 +335,7 @@ int gyaru_migrate(const struct gyaru_migrate_options *options, char **report,
         json_object_set_new(m.report, "system",
                             options->system ? json_string(options->system) : json_null());
         json_object_set_new(m.report, "applied", json_null());
-        json_object_set_new(m.report, "seconds", json_real(clock_seconds() - start));
+        json_object_set_new(m.report, "seconds", json_real(work_seconds(m.report)));
         text = json_dumps(m.report, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
         rc = text ? 0 : error_memory(err, 1 << 20, "the report");
     }

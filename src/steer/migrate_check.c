@@ -49,19 +49,10 @@ static void check_four_bit(struct migrate_text *t)
 
 static void check_layers(struct migrate_text *t)
 {
-    const json_t *layer, *layers = report_at(t->root, "extract.report.layers");
-    double visualise = report_number(t->root, "choice.visualise_layer"), first = NAN, last = NAN;
-    bool within = false;
-    size_t i;
-    json_array_foreach(layers, i, layer)
-    {
-        double number = report_number(layer, "layer");
-        if (!json_is_true(json_object_get(layer, "selected")))
-            continue;
-        first = isnan(first) ? number : first;
-        last = number;
-        within = within || number == visualise;
-    }
+    double visualise = report_number(t->root, "choice.visualise_layer");
+    double first = report_number(t->root, "choice.layer_first");
+    double last = report_number(t->root, "choice.layer_last");
+    bool within = visualise >= first && visualise <= last; /* choose() took one that it has */
     struct cell evidence = cell_printf(
         SAY(t, "層 %.0f-%.0f (計算式 %.0f-%.0f)、可視化レイヤー %.0f はベクトル%s",
             "layers %.0f-%.0f (by formula %.0f-%.0f), the visualise layer %.0f is %s"),
