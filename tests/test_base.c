@@ -100,11 +100,17 @@ static void writers_replace_or_leave(void **state)
     free(temp);
     check_content(path, "new!");
 
+    /* A new file follows the umask, a replaced one keeps its mode. */
     mode_t mask = umask(027);
+    assert_int_equal(unlink(path), 0);
     assert_int_equal(file_write_atomic(path, "x", 1, &err), 0);
-    umask(mask);
     assert_int_equal(stat(path, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0640);
+    assert_int_equal(chmod(path, 0600), 0);
+    assert_int_equal(file_write_atomic(path, "y", 1, &err), 0);
+    umask(mask);
+    assert_int_equal(stat(path, &st), 0);
+    assert_int_equal(st.st_mode & 0777, 0600);
 }
 
 static void impossible_writes_are_named(void **state)
