@@ -232,3 +232,14 @@ int file_make_dirs(const char *path, struct gyaru_error *err)
     free(copy);
     return rc;
 }
+
+int file_make_parent(const char *path, struct gyaru_error *err)
+{
+    const char *slash = strrchr(path, '/');
+    if (!slash || slash == path)
+        return 0;
+    char *folder = strndup(path, (size_t)(slash - path));
+    int rc = folder ? file_make_dirs(folder, err) : error_memory(err, strlen(path), "a path");
+    free(folder);
+    return rc;
+}

@@ -40,6 +40,9 @@ bool file_exists(const char *path);
 /* "DIR/NAME" (caller frees), NULL when out of memory. */
 char *file_join(const char *dir, const char *name);
 
+/* mkdir -p of the directory that `path` lies in. */
+int file_make_parent(const char *path, struct gyaru_error *err);
+
 /* mkdir -p. */
 int file_make_dirs(const char *path, struct gyaru_error *err);
 

@@ -6,6 +6,7 @@
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/progress.h"
+#include "cli/report_files.h"
 
 #include "base/file.h"
 #include "base/json.h"
@@ -138,26 +139,6 @@ static int make_options(const struct extract_options *o, struct gyaru_extract_op
 /* ---- results ----------------------------------------------------------------------------------
  */
 
-static int write_report(const struct extract_options *o, const char *json, struct gyaru_error *err)
-{
-    char *html = NULL,
-         *pages[2] = {file_join(o->report, "extract.html"), file_join(o->report, "extract.json")};
-    int rc = pages[0] && pages[1] ? file_make_dirs(o->report, err)
-                                  : error_memory(err, strlen(o->report), "a path");
-    if (!rc)
-        rc = gyaru_extract_html(json, options_japanese(o->language) ? "ja" : "en", &html, err);
-    if (!rc)
-        rc = file_write_atomic(pages[0], html, strlen(html), err);
-    if (!rc)
-        rc = file_write_atomic(pages[1], json, strlen(json), err);
-    if (!rc)
-        fprintf(stderr, "gyaru extract: report: %s\n", pages[0]);
-    free(html);
-    free(pages[0]);
-    free(pages[1]);
-    return rc;
-}
-
 static int show(const struct extract_options *o, const char *text, struct gyaru_error *err)
 {
     json_t *report = json_parse(text, strlen(text), "the report", err);
@@ -168,7 +149,9 @@ static int show(const struct extract_options *o, const char *text, struct gyaru_
     json_array_foreach(json_object_get(report, "warnings"), i, warning)
         fprintf(stderr, "gyaru extract: warning: %s\n",
                 json_string_value(json_object_get(warning, "text")));
-    int rc = o->report ? write_report(o, text, err) : 0;
+    int rc = o->report ? report_files_write("extract", o->report, text, gyaru_extract_html,
+                                            o->language, err)
+                       : 0;
     const char *vector = json_string_value(json_object_get(report, "vector"));
     if (o->json) {
         puts(text);
@@ -178,18 +161,6 @@ static int show(const struct extract_options *o, const char *text, struct gyaru_
             printf("%s\n", vector);
     }
     json_decref(report);
-    return rc;
-}
-
-/* The folder of the vector is made if need be: outputs/vectors/ is where vectors belong. */
-static int make_folder(const char *path, struct gyaru_error *err)
-{
-    const char *slash = strrchr(path, '/');
-    if (!slash || slash == path)
-        return 0;
-    char *folder = strndup(path, (size_t)(slash - path));
-    int rc = folder ? file_make_dirs(folder, err) : error_memory(err, strlen(path), "a path");
-    free(folder);
     return rc;
 }
 
@@ -214,7 +185,7 @@ static int extract(const struct extract_options *o, struct common_options *commo
     options.progress = progress_show;
     options.progress_user = &progress;
     char *report = NULL;
-    int rc = make_folder(o->output, err);
+    int rc = file_make_parent(o->output, err);
     if (!rc)
         rc = gyaru_extract(loaded.model, &options, o->output, &report, err);
     progress_end(&progress);

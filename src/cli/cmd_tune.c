@@ -6,6 +6,7 @@
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/progress.h"
+#include "cli/report_files.h"
 #include "cli/texts.h"
 #include "cli/tune_table.h"
 
@@ -149,26 +150,6 @@ static void make_options(const struct tune_options *o, const struct material *m,
 /* ---- results ----------------------------------------------------------------------------------
  */
 
-static int write_report(const struct tune_options *o, const char *json, struct gyaru_error *err)
-{
-    char *html = NULL;
-    char *pages[2] = {file_join(o->report, "tune.html"), file_join(o->report, "tune.json")};
-    int rc = pages[0] && pages[1] ? file_make_dirs(o->report, err)
-                                  : error_memory(err, strlen(o->report), "a path");
-    if (!rc)
-        rc = gyaru_tune_html(json, options_japanese(o->language) ? "ja" : "en", &html, err);
-    if (!rc)
-        rc = file_write_atomic(pages[0], html, strlen(html), err);
-    if (!rc)
-        rc = file_write_atomic(pages[1], json, strlen(json), err);
-    if (!rc)
-        fprintf(stderr, "gyaru tune: report: %s\n", pages[0]);
-    free(html);
-    free(pages[0]);
-    free(pages[1]);
-    return rc;
-}
-
 static int show(const struct tune_options *o, const char *text, struct gyaru_error *err)
 {
     json_t *report = json_parse_text(text, strlen(text), "the report", err);
@@ -177,7 +158,9 @@ static int show(const struct tune_options *o, const char *text, struct gyaru_err
     const char *warning = json_string_value(json_object_get(report, "warning"));
     if (warning)
         fprintf(stderr, "gyaru tune: warning: %s\n", warning);
-    int rc = o->report ? write_report(o, text, err) : 0;
+    int rc = o->report
+                 ? report_files_write("tune", o->report, text, gyaru_tune_html, o->language, err)
+                 : 0;
     if (o->json)
         puts(text);
     else

@@ -170,23 +170,11 @@ static json_t *find_strength(struct migration *m, const char *in, const char *ou
     return found;
 }
 
-/* The folder of the vector is made if need be: outputs/vectors/ is where vectors belong. */
-static int make_folder(const char *path, struct gyaru_error *err)
-{
-    const char *slash = strrchr(path, '/');
-    if (!slash || slash == path)
-        return 0;
-    char *folder = strndup(path, (size_t)(slash - path));
-    int rc = folder ? file_make_dirs(folder, err) : error_memory(err, strlen(path), "a path");
-    free(folder);
-    return rc;
-}
-
 json_t *migrate_tune(struct migration *m)
 {
     const char *in = migrate_text(json_object_get(m->report, "extract"), "file");
     const char *out = m->options->vector;
-    if (make_folder(out, m->err) || keep_other(out, m->err))
+    if (file_make_parent(out, m->err) || keep_other(out, m->err))
         return NULL;
     if (!isnan(m->options->strength))
         return take_given(m, in, out);
