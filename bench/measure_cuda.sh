@@ -37,8 +37,9 @@ pack() {
 
 results=${1:-${OUT:-$device/results}}
 mkdir -p "$results"
-LD_LIBRARY_PATH=$PWD/$device/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
-export LD_LIBRARY_PATH GYARU_SHARED="$PWD/$device"
+export GYARU_SHARED="$PWD/$device"
+# Our libraries for our programs alone: Python's may need newer ones.
+ours() { LD_LIBRARY_PATH=$PWD/$device/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} timeout "$@"; }
 say() { printf '\n== %s (%s s)\n' "$*" "$(($(date +%s) - started))"; }
 started=$(date +%s)
 
@@ -50,27 +51,16 @@ nvidia-smi --query-gpu=name,driver_version,memory.total,memory.free --format=csv
 status=0
 for test in test_cuda test_cuda_reference; do
     say "$test"
-    timeout 90 "$device/$test" >"$results/$test.txt" 2>&1
+    ours 90 "$device/$test" >"$results/$test.txt" 2>&1
     rc=$?
     tail -n 25 "$results/$test.txt"
     [ $rc = 0 ] || { echo "$test: FAILED ($rc)"; status=1; }
 done
-if command -v compute-sanitizer >/dev/null; then
-    for tool in memcheck racecheck; do
-        say "compute-sanitizer $tool"
-        timeout 100 compute-sanitizer --tool $tool --error-exitcode 9 "$device/test_cuda" \
-            >"$results/$tool.txt" 2>&1 || echo "$tool: not clean, or out of time ($?)"
-        tail -n 3 "$results/$tool.txt"
-    done
-else
-    echo "compute-sanitizer: not here"
-fi
-
 # One JSON document per shape. The copy and read bandwidths that fractions are of come from PyTorch
 # or, where it is missing, are left out.
 for shape in 7b 14b 32b; do
     say "bench $shape"
-    timeout 100 "$device/device" $shape >"$results/$shape.json" 2>"$results/$shape.err" ||
+    ours 60 "$device/device" $shape >"$results/$shape.json" 2>"$results/$shape.err" ||
         tail -n 2 "$results/$shape.err"
 done
 say bandwidth
@@ -86,6 +76,26 @@ for i in range(12):
     times.append(start.elapsed_time(end))
 print(json.dumps({"copy_bytes_per_s": 2 * n / (sorted(times[2:])[5] * 1e-3)}))
 EOF
+
+# Where the time of a step goes: a few kernels of each kind, one after the other.
+if command -v ncu >/dev/null; then
+    say kernels
+    ours 90 ncu --clock-control none --kill yes --csv --launch-skip 6000 --launch-count 60 \
+        --metrics gpu__time_duration.sum,dram__bytes_read.sum,smsp__inst_executed.sum,sm__warps_active.avg.pct_of_peak_sustained_active,smsp__issue_active.avg.pct_of_peak_sustained_active,l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum \
+        "$device/device" 14b >"$results/ncu.csv" 2>&1
+    tail -n 3 "$results/ncu.csv" | cut -c1-300
+fi
+if command -v compute-sanitizer >/dev/null; then
+    for tool in memcheck racecheck; do
+        say "compute-sanitizer $tool"
+        ours 75 compute-sanitizer --tool $tool --error-exitcode 9 "$device/test_cuda" \
+            >"$results/$tool.txt" 2>&1 || echo "$tool: not clean, or out of time ($?)"
+        tail -n 3 "$results/$tool.txt"
+    done
+else
+    echo "compute-sanitizer: not here"
+fi
+
 
 say table
 python3 - "$results" <<'EOF'
