@@ -23,7 +23,8 @@ LIBS    := $(shell $(PKG_CONFIG) --libs $(PKGS)) -lm -ldl -pthread
 LIB_SRC := $(sort $(wildcard src/base/*.c src/format/*.c src/quant/*.c src/text/*.c \
            src/backend/*.c src/backend/cpu/*.c src/model/*.c src/steer/*.c))
 APP_SRC := $(sort $(wildcard src/talk/*.c src/server/*.c src/cli/*.c))
-WEB_SRC := $(sort $(wildcard src/web/*))
+WEB_STYLE := $(sort $(wildcard src/web/style/*.css))
+WEB_SRC := $(sort $(wildcard src/web/*.*)) $(BUILD)/style.css
 # The CUDA tests are linked by rules of their own, below.
 TEST_SRC := $(sort $(filter-out tests/test_cuda.c,$(wildcard tests/test_*.c)))
 
@@ -127,7 +128,10 @@ CUDA_TESTS := $(BUILD)/test_cuda $(BUILD)/test_cuda_reference
 test-cuda: $(CUDA_TESTS) $(if $(HAVE_NVCC),$(BUILD)/libgyaru-cuda.so)
 	@BUILD=$(BUILD) sh tests/run.sh $(CUDA_TESTS)
 
-# The page is embedded in the program.
+# The page is embedded in the program, its style as one sheet.
+$(BUILD)/style.css: $(WEB_STYLE)
+	@mkdir -p $(@D)
+	cat $(WEB_STYLE) > $@
 $(BUILD)/web_assets.c: $(WEB_SRC) tools/embed.sh
 	@mkdir -p $(@D)
 	sh tools/embed.sh $(WEB_SRC) > $@.tmp && mv $@.tmp $@

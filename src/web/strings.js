@@ -1,8 +1,10 @@
 /*
- * strings.js - every text of the page, in Japanese and English, and the switch between them.
+ * strings.js - the page's texts in Japanese and English, and the switch between them.
  *
  * Static texts are found by data-i18n (text), data-i18n-label (aria-label and title) and
- * data-i18n-placeholder; texts with values are functions. Both tables have the same keys.
+ * data-i18n-placeholder; texts with values are functions. Both tables have the same keys. The
+ * texts of stage and console stand here; a module of its own brings its own with addTexts(), when
+ * it is loaded.
  */
 
 const tables = {
@@ -190,6 +192,13 @@ function readStored()
     } catch {
         return null;
     }
+}
+
+/* {ja: {...}, en: {...}}: the same new keys in both. */
+export function addTexts(texts)
+{
+    for (const [name, table] of Object.entries(texts))
+        Object.assign(tables[name], table);
 }
 
 export function t(key, ...values)
