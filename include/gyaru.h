@@ -191,6 +191,12 @@ void gyaru_attach_options_init(struct gyaru_attach_options *options);
 int gyaru_model_attach(struct gyaru_model *model, const struct gyaru_vector *vector,
                        const struct gyaru_attach_options *options, int *index, char **warning,
                        struct gyaru_error *err);
+
+/* What gyaru_model_attach() would answer, and the meter's layer; nothing is attached. Reads only
+ * what never changes: any thread may call it. */
+int gyaru_model_admits(const struct gyaru_model *model, const struct gyaru_vector *vector,
+                       const struct gyaru_attach_options *options, int *gauge_layer, char **warning,
+                       struct gyaru_error *err);
 void gyaru_model_detach(struct gyaru_model *model, int index);
 int gyaru_model_gauge_layer(const struct gyaru_model *model, int index); /* -1: not attached */
 
@@ -349,8 +355,10 @@ void gyaru_session_free(struct gyaru_session *session);
 int gyaru_session_start(struct gyaru_session *session, const struct gyaru_request *request,
                         struct gyaru_error *err);
 
-/* In effect from the session's next token on. */
+/* In effect from the session's next token on. Strengths go by index: who attaches another vector at
+ * an index sets the strength that running sessions have there. */
 void gyaru_session_set_strength(struct gyaru_session *session, int index, float strength);
+void gyaru_session_set_gauge(struct gyaru_session *session, int index); /* -1: none */
 
 /* The next step ends the answer with GYARU_CANCELLED; what was decoded stays cached. */
 void gyaru_session_cancel(struct gyaru_session *session);

@@ -36,7 +36,8 @@ static struct gyaru_model *open_model(int sessions, int chunk)
     return model;
 }
 
-static void attach(struct gyaru_model *model)
+/* The tiny model's vector at layers first..last (-1: both it has); gives its index. */
+static int attach_layers(struct gyaru_model *model, int first, int last)
 {
     struct gyaru_vector *vector;
     struct gyaru_attach_options options;
@@ -44,11 +45,18 @@ static void attach(struct gyaru_model *model)
     char *warning;
     check(gyaru_vector_open(TINY "/vector.safetensors", &vector, &err));
     gyaru_attach_options_init(&options);
+    options.layer_first = first;
+    options.layer_last = last;
     options.gauge_layer = 1;
     check(gyaru_model_attach(model, vector, &options, &index, &warning, &err));
-    assert_int_equal(index, 0);
     free(warning);
     gyaru_vector_close(vector);
+    return index;
+}
+
+static void attach(struct gyaru_model *model)
+{
+    assert_int_equal(attach_layers(model, -1, -1), 0);
 }
 
 /* A prompt of n ids that depends on `seed`. */
@@ -305,6 +313,42 @@ static void opposite_vectors_restore(void **state)
     gyaru_model_close(model);
 }
 
+/* A mix is what its vectors are, not where they lie or what was attached in between. */
+static void mixes_do_not_depend_on_places(void **state)
+{
+    int32_t ids[60];
+    float ab[GYARU_MAX_VECTORS] = {3.3f, -1.7f, 2.1f},
+          cba[GYARU_MAX_VECTORS] = {2.1f, -1.7f, 0, 3.3f};
+    struct gyaru_model *model = open_model(1, 32);
+    struct gyaru_session *session;
+    struct gyaru_request request;
+    make_prompt(ids, 60, 9);
+    check(gyaru_session_new(model, &session, &err));
+    attach(model);
+    assert_int_equal(attach_layers(model, 1, 1), 1);
+    assert_int_equal(attach_layers(model, 2, 2), 2);
+    init_request(model, &request, ids, 60, ab);
+    struct answer first = answer(session, &request);
+    for (int i = 0; i < 3; i++)
+        gyaru_model_detach(model, i);
+    assert_int_equal(attach_layers(model, 2, 2), 0);
+    assert_int_equal(attach_layers(model, 1, 1), 1);
+    assert_int_equal(attach_layers(model, 1, 2), 2);
+    assert_int_equal(attach_layers(model, -1, -1), 3);
+    gyaru_model_detach(model, 2);
+    request.strengths = cba;
+    request.gauge = 3;
+    struct answer again = answer(session, &request);
+    assert_int_equal(again.n_cached, 59);
+    assert_same_answer(&again, &first);
+    gyaru_session_reset(session);
+    struct answer cold = answer(session, &request);
+    assert_int_equal(cold.n_cached, 0);
+    assert_same_answer(&cold, &first);
+    gyaru_session_free(session);
+    gyaru_model_close(model);
+}
+
 static void stop_strings_end_the_text_before_them(void **state)
 {
     int32_t ids[20];
@@ -474,6 +518,7 @@ int main(void)
         cmocka_unit_test(reliability_14_strength_acts_at_the_next_token),
         cmocka_unit_test(reliability_15_strength_0_is_no_vector),
         cmocka_unit_test(opposite_vectors_restore),
+        cmocka_unit_test(mixes_do_not_depend_on_places),
         cmocka_unit_test(stop_strings_end_the_text_before_them),
         cmocka_unit_test(reliability_18_no_broken_characters),
         cmocka_unit_test(cancel_and_bad_requests),

@@ -1,6 +1,9 @@
 /*
  * edit.c - attached directions and their meters.
  *
+ * Attached vectors are known by their contents, and added in the order of that: the same mix gives
+ * the same sums and finds the same cached positions whatever was attached in between.
+ *
  * The gauge is the projection of the hidden state on the meter's direction with the injected part
  * removed: to first order that part is the sum of everything added up to the meter's layer, whose
  * projection per unit of strength is computed once, when vectors are attached.
@@ -26,6 +29,50 @@ static float dot(const float *a, const float *b, size_t n)
     for (size_t i = 0; i < n; i++)
         sum += (double)a[i] * (double)b[i];
     return (float)sum;
+}
+
+static uint64_t fnv(uint64_t hash, const void *data, size_t len)
+{
+    const unsigned char *p = data;
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ p[i]) * 0x100000001b3u;
+    return hash;
+}
+
+/* FNV-1a over the hook and all directions with their layers. */
+static uint64_t edit_id(const struct model_edit *edit, const struct backend_shape *shape)
+{
+    uint64_t hash = fnv(0xcbf29ce484222325u, &edit->at_input, sizeof edit->at_input);
+    for (int l = 0; l < shape->n_layers; l++) {
+        if (!edit->directions[l])
+            continue;
+        hash = fnv(hash, &l, sizeof l);
+        hash = fnv(hash, edit->directions[l], (size_t)shape->hidden * sizeof(float));
+    }
+    return hash;
+}
+
+static bool comes_before(const struct gyaru_model *m, int a, int b)
+{
+    uint64_t x = m->attached[a].id, y = m->attached[b].id;
+    return x != y ? x < y : a < b;
+}
+
+/* Insertion into a list of four. */
+static void recompute_order(struct gyaru_model *m)
+{
+    int n = 0;
+    for (int e = 0; e < GYARU_MAX_VECTORS; e++) {
+        if (!m->attached[e].used)
+            continue;
+        int at = n++;
+        while (at > 0 && comes_before(m, e, m->order[at - 1])) {
+            m->order[at] = m->order[at - 1];
+            at--;
+        }
+        m->order[at] = e;
+    }
+    m->n_attached = n;
 }
 
 /* What is added at the input or the output of a layer up to the gauge's is in what the meter reads.
@@ -77,13 +124,14 @@ int model_attach_edit(struct gyaru_model *m, struct model_edit *edit, int *index
     struct attached *a = &m->attached[free_index];
     *a = (struct attached){.used = true, .edit = *edit};
     *edit = (struct model_edit){.gauge_layer = -1};
+    a->id = edit_id(&a->edit, &m->shape);
     if (a->edit.gauge)
         a->edit.gauge_norm = sqrtf(dot(a->edit.gauge, a->edit.gauge, (size_t)m->shape.hidden));
     if (upload(m, a, err)) {
         gyaru_model_detach(m, free_index);
         return -1;
     }
-    m->edit_epoch++;
+    recompute_order(m);
     recompute_injected(m);
     *index = free_index;
     return 0;
@@ -103,7 +151,7 @@ void gyaru_model_detach(struct gyaru_model *m, int index)
     free(a->meter);
     model_edit_release(&a->edit, m->shape.n_layers);
     *a = (struct attached){0};
-    m->edit_epoch++;
+    recompute_order(m);
     recompute_injected(m);
 }
 
@@ -128,18 +176,18 @@ void model_read_meter(const struct gyaru_model *m, int index, int row, float *co
     *gauge = (own - a->edit.m_minus) / (a->edit.m_plus - a->edit.m_minus);
 }
 
-/* FNV-1a over the acting strengths; no steering is 0 whatever is attached. */
+/* No steering is 0 whatever is attached. */
 uint64_t model_steering_key(const struct gyaru_model *m, const float *strengths)
 {
     uint64_t hash = 0xcbf29ce484222325u;
     bool acts = false;
-    for (int e = 0; e < GYARU_MAX_VECTORS; e++) {
-        uint32_t bits = 0;
-        if (m->attached[e].used && strengths[e] != 0) {
-            memcpy(&bits, &strengths[e], sizeof bits);
-            acts = true;
-        }
-        hash = (hash ^ bits) * 0x100000001b3u;
+    for (int i = 0; i < m->n_attached; i++) {
+        int e = m->order[i];
+        if (strengths[e] == 0)
+            continue;
+        hash = fnv(hash, &m->attached[e].id, sizeof m->attached[e].id);
+        hash = fnv(hash, &strengths[e], sizeof strengths[e]);
+        acts = true;
     }
-    return acts ? (hash ^ m->edit_epoch) * 0x100000001b3u : 0;
+    return acts ? hash : 0;
 }

@@ -38,6 +38,7 @@ struct model_taps {
 
 struct attached {
     bool used;
+    uint64_t id; /* of its contents */
     struct model_edit edit;
     struct backend_vector **device; /* [n_layers], NULL where there is no direction; owned */
     struct backend_vector *gauge;   /* NULL if none */
@@ -60,7 +61,8 @@ struct gyaru_model {
     struct backend_matrix *embedding, *head; /* head == embedding if tied */
     struct backend_vector *norm;
     struct attached attached[GYARU_MAX_VECTORS];
-    uint64_t edit_epoch; /* grows with every attach and detach: cached KV names its epoch */
+    int order[GYARU_MAX_VECTORS]; /* [n_attached] indices in use, in the order they are added in */
+    int n_attached;
     struct gyaru_session **slots; /* [n_slots] who holds it, NULL: free */
     struct backend_row *rows;     /* [max_rows] of the step being built */
     struct sampler *sampler;

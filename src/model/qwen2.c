@@ -9,18 +9,18 @@
 /* Adds every attached vector's direction at this point; rows of strength 0 stay untouched. */
 static void edit(struct gyaru_model *m, int layer, bool at_input)
 {
-    for (int e = 0; e < GYARU_MAX_VECTORS; e++) {
-        const struct attached *a = &m->attached[e];
-        if (a->used && a->edit.at_input == at_input && a->device[layer])
-            m->backend->edit(m->stage, e, a->device[layer]);
+    for (int i = 0; i < m->n_attached; i++) {
+        const struct attached *a = &m->attached[m->order[i]];
+        if (a->edit.at_input == at_input && a->device[layer])
+            m->backend->edit(m->stage, m->order[i], a->device[layer]);
     }
 }
 
 static void meter(struct gyaru_model *m, int layer)
 {
-    for (int e = 0; e < GYARU_MAX_VECTORS; e++) {
-        const struct attached *a = &m->attached[e];
-        if (a->used && a->gauge && a->edit.gauge_layer == layer)
+    for (int i = 0; i < m->n_attached; i++) {
+        const struct attached *a = &m->attached[m->order[i]];
+        if (a->gauge && a->edit.gauge_layer == layer)
             m->backend->meter(m->stage, a->gauge, a->meter[0]);
     }
 }

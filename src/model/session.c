@@ -166,6 +166,11 @@ void gyaru_session_set_strength(struct gyaru_session *s, int index, float streng
         s->strengths[index] = strength;
 }
 
+void gyaru_session_set_gauge(struct gyaru_session *s, int index)
+{
+    s->gauge = index >= 0 && index < GYARU_MAX_VECTORS ? index : -1;
+}
+
 void gyaru_session_cancel(struct gyaru_session *s)
 {
     s->cancelled = true;

@@ -162,19 +162,33 @@ static int make_edit(const struct gyaru_model *m, const struct gyaru_vector *v,
     return 0;
 }
 
-int gyaru_model_attach(struct gyaru_model *model, const struct gyaru_vector *vector,
-                       const struct gyaru_attach_options *options, int *index, char **warning,
+int gyaru_model_admits(const struct gyaru_model *model, const struct gyaru_vector *vector,
+                       const struct gyaru_attach_options *options, int *gauge_layer, char **warning,
                        struct gyaru_error *err)
 {
     char *text = NULL;
-    int gauge_layer = -1;
-    struct model_edit edit;
     const struct vector_model what = {model->dir, model->info.fingerprint, model->config.hidden,
                                       model->config.n_layers};
     if (vector_admit(&what, vector, options->force, &text, err) ||
         check_range(vector, options, err) ||
-        choose_gauge_layer(model, vector, options, &gauge_layer, err) ||
-        make_edit(model, vector, options, gauge_layer, &edit, err) ||
+        choose_gauge_layer(model, vector, options, gauge_layer, err)) {
+        free(text);
+        return -1;
+    }
+    *warning = text;
+    return 0;
+}
+
+int gyaru_model_attach(struct gyaru_model *model, const struct gyaru_vector *vector,
+                       const struct gyaru_attach_options *options, int *index, char **warning,
+                       struct gyaru_error *err)
+{
+    char *text;
+    int gauge_layer;
+    struct model_edit edit;
+    if (gyaru_model_admits(model, vector, options, &gauge_layer, &text, err))
+        return -1;
+    if (make_edit(model, vector, options, gauge_layer, &edit, err) ||
         model_attach_edit(model, &edit, index, err)) {
         free(text);
         return -1;
