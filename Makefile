@@ -145,6 +145,7 @@ $(BUILD)/tests/%: tests/%.c $(TEST_LIB) $(BUILD)/libgyaru.a
 
 # Parts of the program that are tested on their own.
 $(BUILD)/tests/test_config_edit: $(addprefix $(BUILD)/src/cli/,config_edit.o config_change.o)
+$(BUILD)/tests/test_sentence: $(addprefix $(BUILD)/src/talk/,sentence.o sentence_text.o)
 
 $(BUILD)/bench/%: bench/%.c $(BUILD)/libgyaru.a
 	@mkdir -p $(@D)
