@@ -80,14 +80,16 @@ static int read_message(struct ask *ask, const json_t *message, size_t nth, stru
     return rc;
 }
 
-/* As a conversation on the page does it: past the limit the oldest turns go, a leading system
- * prompt and the last turn stay. */
+/* As a conversation on the page does it: past the limit the oldest turns go, a quarter of it at a
+ * time, a leading system prompt and the last turn stay. */
 static void drop_oldest(struct ask *ask, size_t limit)
 {
     size_t bytes = 0, first = !strcmp(ask->messages[0].role, "system") ? 1 : 0, n = 0;
     for (size_t i = 0; i < ask->n_messages; i++)
         bytes += strlen(ask->messages[i].content);
-    while (bytes > limit && first + n + 1 < ask->n_messages) {
+    size_t block = limit / 4 + 1, excess = bytes > limit ? bytes - limit : 0;
+    size_t target = bytes - (excess + block - 1) / block * block;
+    while (bytes > target && first + n + 1 < ask->n_messages) {
         bytes -= strlen(ask->messages[first + n].content);
         free((char *)ask->messages[first + n].content);
         n++;

@@ -67,8 +67,11 @@ int conversation_add(struct conversation *conversation, bool assistant, const ch
     conversation->turns[conversation->n++] =
         (struct gyaru_message){assistant ? "assistant" : "user", copy};
     conversation->bytes += len;
-    while (conversation->n > 1 && conversation->bytes > conversation->limit)
-        drop_oldest(conversation);
+    /* A quarter at a time, so that the beginning stays the same for a while. */
+    if (conversation->bytes > conversation->limit) {
+        while (conversation->n > 1 && conversation->bytes > conversation->limit / 4 * 3)
+            drop_oldest(conversation);
+    }
     return 0;
 }
 

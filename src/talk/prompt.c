@@ -4,6 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* A conversation that is too long loses this part of its room at a time. */
+#define DROP_BLOCKS 4
+
 struct fitting {
     const struct gyaru_model *model;
     const struct gyaru_message *messages;
@@ -25,8 +28,10 @@ static int encode_without(struct fitting *f, size_t dropped, struct gyaru_error 
                              &f->ids, &f->n_ids, err);
 }
 
-/* Finds the smallest number of turns to leave out. Dropping more never makes a prompt longer, so
- * bisection finds it in a few encodings however long the conversation is. */
+/* Finds the number of turns to leave out: enough, and so that what is left out has a whole number
+ * of blocks of tokens. So the next questions leave out the same, and find their prompt's beginning
+ * in the cache. Dropping more never makes a prompt longer: bisection finds it in a few encodings
+ * however long the conversation is. */
 static int fit(struct fitting *f, size_t room, size_t *dropped, struct gyaru_error *err)
 {
     size_t low = 0, high = f->n - f->n_fixed - 1; /* the answer lies in low..high */
@@ -36,11 +41,14 @@ static int fit(struct fitting *f, size_t room, size_t *dropped, struct gyaru_err
         *dropped = 0;
         return 0;
     }
+    size_t block = room / DROP_BLOCKS + 1;
+    size_t drop = (f->n_ids - room + block - 1) / block * block;
+    size_t target = f->n_ids - drop; /* > room - block */
     while (low < high) {
         size_t middle = low + (high - low) / 2;
         if (encode_without(f, middle, err))
             return -1;
-        if (f->n_ids <= room)
+        if (f->n_ids <= target)
             high = middle;
         else
             low = middle + 1;
