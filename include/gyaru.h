@@ -355,6 +355,11 @@ void gyaru_session_free(struct gyaru_session *session);
 int gyaru_session_start(struct gyaru_session *session, const struct gyaru_request *request,
                         struct gyaru_error *err);
 
+/* Positions of this prompt that gyaru_session_start() would reuse at these strengths
+ * ([GYARU_MAX_VECTORS] or NULL for zero); *held: positions in the slot's KV cache. */
+size_t gyaru_session_match(const struct gyaru_session *session, const int32_t *prompt,
+                           size_t n_prompt, const float *strengths, size_t *held);
+
 /* In effect from the session's next token on. Strengths go by index: who attaches another vector at
  * an index sets the strength that running sessions have there. */
 void gyaru_session_set_strength(struct gyaru_session *session, int index, float strength);

@@ -119,13 +119,15 @@ static int check_request(const struct gyaru_session *s, const struct gyaru_reque
     return check_sampling(&r->sampling, err);
 }
 
-/* Positions of the new prompt that the slot already holds under the present steering state. The
- * last prompt token is always computed, for its logits. */
-static size_t reusable_prefix(const struct gyaru_session *s, const struct gyaru_request *r)
+/* The last prompt token is always computed, for its logits. */
+size_t gyaru_session_match(const struct gyaru_session *s, const int32_t *prompt, size_t n_prompt,
+                           const float *strengths, size_t *held)
 {
-    uint64_t key = model_steering_key(s->model, s->strengths);
-    size_t n = 0, most = r->n_prompt - 1 < s->n_cached ? r->n_prompt - 1 : s->n_cached;
-    while (n < most && s->tokens[n] == r->prompt[n] && s->keys[n] == key)
+    static const float none[GYARU_MAX_VECTORS];
+    uint64_t key = model_steering_key(s->model, strengths ? strengths : none);
+    size_t n = 0, most = n_prompt && n_prompt - 1 < s->n_cached ? n_prompt - 1 : s->n_cached;
+    *held = s->n_cached;
+    while (n_prompt && n < most && s->tokens[n] == prompt[n] && s->keys[n] == key)
         n++;
     return n;
 }
@@ -139,7 +141,8 @@ int gyaru_session_start(struct gyaru_session *s, const struct gyaru_request *r,
         return error_memory(err, r->n_stop * sizeof *r->stop, "the stop strings");
     for (int e = 0; e < GYARU_MAX_VECTORS; e++)
         s->strengths[e] = r->strengths ? r->strengths[e] : 0;
-    s->n_reused = s->n_cached = reusable_prefix(s, r);
+    size_t held;
+    s->n_reused = s->n_cached = gyaru_session_match(s, r->prompt, r->n_prompt, s->strengths, &held);
     memcpy(s->tokens, r->prompt, r->n_prompt * sizeof *s->tokens);
     s->n_tokens = s->n_prompt = r->n_prompt;
     memset(s->seen, 0, (size_t)s->model->shape.vocab);

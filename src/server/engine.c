@@ -20,7 +20,6 @@
 struct slot {
     struct gyaru_session *session;
     struct job *job;    /* NULL: idle */
-    uint64_t owner;     /* of the conversation in the KV cache; 0: none yet */
     uint64_t last_used; /* round */
     size_t n_tokens;
     double first_token; /* seconds, clock */
@@ -191,22 +190,27 @@ static void finish_slot(struct engine *engine, struct slot *slot, enum gyaru_fin
     finish_job(engine, job, finish, error);
 }
 
-/* The slot for this job, NULL if it has to wait. A slot whose job was cancelled is free one step
- * later: its own conversation waits for it rather than lose its cache. The same conversation may
- * also be asked for twice at a time, over HTTP: the second takes another slot. */
-static struct slot *choose_slot(struct engine *engine, const struct job *job)
+/* The free slot for this prompt: the one that holds the longest part of it under the same steering,
+ * if that is all of it (an answer is asked for again) or more than what the slot would lose (the
+ * conversation goes on), whoever sends it. Else the one that idled longest. */
+static struct slot *choose_slot(struct engine *engine, const int32_t *ids, size_t n_ids,
+                                const float *strengths)
 {
-    struct slot *best = NULL;
+    struct slot *oldest = NULL, *best = NULL;
+    size_t longest = 0;
     for (int i = 0; i < engine->options.sessions; i++) {
         struct slot *slot = &engine->slots[i];
-        if (slot->owner == job->owner && !slot->job)
-            return slot;
-        if (slot->owner == job->owner && job_cancelled(slot->job))
-            return NULL;
-        if (!slot->job && (!best || slot->last_used < best->last_used))
+        if (slot->job)
+            continue;
+        size_t held, n = gyaru_session_match(slot->session, ids, n_ids, strengths, &held);
+        if (n > longest && (n > held - n || n + 1 == n_ids)) {
+            longest = n;
             best = slot;
+        }
+        if (!oldest || slot->last_used < oldest->last_used)
+            oldest = slot;
     }
-    return best;
+    return best ? best : oldest;
 }
 
 /* The prompt's ids; caller frees. */
@@ -226,8 +230,7 @@ static int encode_job(struct engine *engine, struct job *job, int32_t **ids, siz
     return 0;
 }
 
-static int start_job(struct engine *engine, struct slot *slot, struct job *job,
-                     struct gyaru_error *err)
+static int start_job(struct engine *engine, struct job *job, struct gyaru_error *err)
 {
     const struct job_options *own = &job->options;
     int32_t *ids;
@@ -251,33 +254,34 @@ static int start_job(struct engine *engine, struct slot *slot, struct job *job,
     request.n_stop = own->n_stop;
     request.strengths = strengths;
     request.gauge = engine->loaded.vector;
+    struct slot *slot = choose_slot(engine, ids, n_ids, strengths);
     int rc = gyaru_session_start(slot->session, &request, err);
     free(ids);
     if (rc)
         return -1;
     slot->job = job;
-    slot->owner = job->owner;
     slot->n_tokens = 0;
     slot->version = live.version;
     return 0;
 }
 
-/* Takes the next job that can start: *slot is its place. NULL if none can. Cancelled jobs leave
- * the queue here. */
-static struct job *take_job(struct engine *engine, struct slot **slot)
+/* Takes the oldest job that can start or was cancelled (*cancelled); NULL if there is none. One
+ * that can start counts as running, so that there is a free slot for it. */
+static struct job *take_job(struct engine *engine, bool *cancelled)
 {
     struct job *taken = NULL;
     pthread_mutex_lock(&engine->lock);
     int kept = 0;
     for (int i = 0; i < engine->n_queue; i++) {
         struct job *job = engine->queue[i];
-        if (!taken && (job_cancelled(job) || (*slot = choose_slot(engine, job))))
+        if (!taken &&
+            ((*cancelled = job_cancelled(job)) || engine->n_running < engine->options.sessions))
             taken = job;
         else
             engine->queue[kept++] = job;
     }
     engine->n_queue = kept;
-    if (taken && *slot)
+    if (taken && !*cancelled)
         engine->n_running++;
     pthread_mutex_unlock(&engine->lock);
     return taken;
@@ -285,21 +289,20 @@ static struct job *take_job(struct engine *engine, struct slot **slot)
 
 static void start_jobs(struct engine *engine)
 {
-    struct slot *slot = NULL;
+    bool cancelled = false;
     struct job *job;
-    while ((job = take_job(engine, &slot))) {
+    while ((job = take_job(engine, &cancelled))) {
         struct gyaru_error error;
-        if (!slot) {
+        if (cancelled) {
             finish_job(engine, job, GYARU_CANCELLED, NULL);
             continue;
         }
-        if (start_job(engine, slot, job, &error)) {
+        if (start_job(engine, job, &error)) {
             pthread_mutex_lock(&engine->lock);
             engine->n_running--;
             pthread_mutex_unlock(&engine->lock);
             finish_job(engine, job, GYARU_STOP, &error);
         }
-        slot = NULL;
         engine->notify(engine->user);
     }
 }
@@ -350,8 +353,7 @@ static void report(struct engine *engine, struct slot *slot, const struct gyaru_
     }
 }
 
-/* Gives the running sessions the live strength, cancels what was cancelled; returns how many run.
- */
+/* Gives the running sessions the live strength; returns how many run. */
 static size_t prepare_step(struct engine *engine)
 {
     struct steering_value live = steering_get(engine->steering);
@@ -360,8 +362,6 @@ static size_t prepare_step(struct engine *engine)
         struct slot *slot = &engine->slots[i];
         if (!slot->job)
             continue;
-        if (job_cancelled(slot->job))
-            gyaru_session_cancel(slot->session);
         if (slot->version != live.version) {
             slot->version = live.version;
             if (engine->loaded.vector >= 0 && !slot->job->options.has_strength)
@@ -382,7 +382,6 @@ static void fail_all(struct engine *engine, const struct gyaru_error *error)
             continue;
         finish_slot(engine, slot, GYARU_STOP, error);
         gyaru_session_reset(slot->session);
-        slot->owner = 0;
     }
 }
 
@@ -479,6 +478,22 @@ static int load(struct engine *engine)
     return 0;
 }
 
+/* Cancelled answers leave their slots before anybody looks for one: so a question right after
+ * finds its conversation there. Nothing is computed for them. */
+static void release_cancelled(struct engine *engine)
+{
+    size_t n = 0;
+    for (int i = 0; i < engine->options.sessions; i++) {
+        struct slot *slot = &engine->slots[i];
+        if (slot->job && job_cancelled(slot->job)) {
+            gyaru_session_cancel(slot->session);
+            engine->step_sessions[n++] = slot->session;
+        }
+    }
+    if (n)
+        step(engine, n);
+}
+
 /* Waits for work; false when the thread is to end. */
 static bool wait_for_work(struct engine *engine)
 {
@@ -522,6 +537,7 @@ static void *engine_main(void *arg)
     if (!load(engine)) {
         while (wait_for_work(engine)) {
             engine->round++;
+            release_cancelled(engine);
             start_jobs(engine);
             size_t n = prepare_step(engine);
             if (n)

@@ -1,9 +1,10 @@
 /*
  * engine.h - the thread that owns the model: jobs in, events out.
  *
- * Every running job has a slot (a session of the library). A slot remembers which connection it
- * served, so that a follow-up question finds its conversation in the KV cache; otherwise the slot
- * that idled longest is taken. Jobs that find no slot wait in a bounded queue.
+ * Every running job has a slot (a session of the library), whose KV cache keeps the conversation
+ * that it served. A job takes the free slot that holds most of its prompt, so that a follow-up
+ * finds its conversation even when the client keeps no connection and sends everything again;
+ * otherwise the slot that idled longest. Jobs that find no slot wait in a bounded queue.
  */
 #ifndef SERVER_ENGINE_H
 #define SERVER_ENGINE_H

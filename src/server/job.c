@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-struct job *job_new(uint64_t owner, struct gyaru_message *messages, size_t n_messages,
-                    int max_tokens, int ring_events)
+struct job *job_new(struct gyaru_message *messages, size_t n_messages, int max_tokens,
+                    int ring_events)
 {
     struct job *job = calloc(1, sizeof *job);
     if (job)
@@ -18,7 +18,6 @@ struct job *job_new(uint64_t owner, struct gyaru_message *messages, size_t n_mes
         messages_free(messages, n_messages);
         return NULL;
     }
-    job->owner = owner;
     job->messages = messages;
     job->n_messages = n_messages;
     job->max_tokens = max_tokens;

@@ -56,7 +56,6 @@ struct job_options {
 
 struct job {
     /* the request */
-    uint64_t owner; /* conversation; a follow-up of the same owner finds its KV cache */
     struct job_options options;
     struct gyaru_message *messages;
     size_t n_messages;
@@ -78,8 +77,8 @@ void job_options_release(struct job_options *options);
 
 /* Takes over the messages, also on failure. NULL when out of memory. Options, if any, are put into
  * job->options (which then owns them) before the job is submitted. */
-struct job *job_new(uint64_t owner, struct gyaru_message *messages, size_t n_messages,
-                    int max_tokens, int ring_events);
+struct job *job_new(struct gyaru_message *messages, size_t n_messages, int max_tokens,
+                    int ring_events);
 struct job *job_ref(struct job *job);
 void job_unref(struct job *job);
 

@@ -11,7 +11,6 @@
 
 #define PIECE_BYTES   4096 /* of one write; so much is made before it is sent */
 #define ADDRESS_BYTES 64
-#define OWNER_BIT     (UINT64_C(1) << 63) /* set: a conversation over HTTP, not a WebSocket */
 
 struct stream {
     struct server *server;
@@ -273,19 +272,6 @@ int stream_writeable(struct conn *conn)
 
 /* ---- beginning ------------------------------------------------------------------------------ */
 
-/* The same conversation gives the same number in its next turn: what stays is its beginning. */
-static uint64_t owner_of(const struct ask *ask)
-{
-    uint64_t hash = UINT64_C(14695981039346656037); /* FNV-1a */
-    for (size_t i = 0; i < ask->n_messages; i++) {
-        for (const char *p = ask->messages[i].content; *p; p++)
-            hash = (hash ^ (unsigned char)*p) * UINT64_C(1099511628211);
-        if (strcmp(ask->messages[i].role, "system"))
-            break;
-    }
-    return hash | OWNER_BIT;
-}
-
 static int count_of(const struct server *server, const char *address)
 {
     int n = 0;
@@ -323,8 +309,7 @@ static struct stream *stream_new(struct server *server, struct conn *conn, struc
     lws_get_peer_simple(wsi, s->address, sizeof s->address);
     if (ask->gauge && !ask->stream)
         s->gauges = json_array();
-    s->job = job_new(owner_of(ask), ask->messages, ask->n_messages, ask->max_tokens,
-                     server->options.ring_events);
+    s->job = job_new(ask->messages, ask->n_messages, ask->max_tokens, server->options.ring_events);
     ask->messages = NULL;
     ask->n_messages = 0;
     if (!s->job) {

@@ -314,7 +314,7 @@ static void start_answer(struct ws *ws)
     size_t n;
     struct job *job = NULL;
     if (!conversation_copy(&ws->conversation, &messages, &n))
-        job = job_new(ws->id, messages, n, options->max_tokens, options->ring_events);
+        job = job_new(messages, n, options->max_tokens, options->ring_events);
     if (!job) {
         conversation_pop(&ws->conversation);
         send_error(ws, "no_memory", "out of memory; try again");
