@@ -149,7 +149,10 @@ $(BUILD)/tests/test_sentence: $(addprefix $(BUILD)/src/talk/,sentence.o sentence
 
 $(BUILD)/bench/%: bench/%.c $(BUILD)/libgyaru.a
 	@mkdir -p $(@D)
-	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $^ $(LIBS)
+	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -o $@ $(filter-out %.a,$^) $(filter %.a,$^) $(LIBS)
+
+# What puts load on a server shares its clients.
+$(BUILD)/bench/soak $(BUILD)/bench/crowd: $(BUILD)/bench/client.o
 
 $(BUILD)/bench/device: private ALL_LDFLAGS += -Wl,--as-needed # travels, as the CUDA tests do
 
