@@ -21,8 +21,9 @@
 #define BISECT    5 /* steps to the budget: a thirty-second of a rung */
 #define BOUND     2 /* steps to the largest safe strength: a quarter of a rung */
 #define FINALISTS 1 /* besides the vector's own layers */
-#define COLLAPSED                                                                                  \
-    0.5f /* broken answers; after two such rungs the rest of the ladder says nothing */
+/* Share of broken answers beyond those that the model gives by itself; after two such rungs the
+ * rest of the ladder says nothing. */
+#define COLLAPSED 0.5f
 
 static const float ladder[] = {-10, -5, -2, 0, 2, 5, 8, 10, 12, 15, 20, 25, 30};
 
@@ -212,7 +213,9 @@ static int climb(struct tuning *t, struct tune_candidate *c, int vector, struct 
         if (!p)
             return -1;
         if (answer)
-            collapsed = p->figures[FIGURE_GARBLED] > COLLAPSED ? collapsed + 1 : 0;
+            collapsed = p->figures[FIGURE_GARBLED] > t->base.figures[FIGURE_GARBLED] + COLLAPSED
+                            ? collapsed + 1
+                            : 0;
     }
     if (isfinite(c->budget_strength) && !measure_at(t, c, vector, c->budget_strength, err))
         return -1;
