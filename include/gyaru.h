@@ -466,6 +466,7 @@ struct gyaru_migrate_options {
     const char *style_system;    /* one that asks for the style: tuning's control; NULL: none */
     const char *const *messages; /* [n_messages] what users say */
     size_t n_messages;
+    int max_tokens;     /* of one answer while strengths are measured */
     const char *device; /* of gyaru_model_options */
     int threads;
     uint64_t seed;

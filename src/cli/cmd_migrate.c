@@ -30,7 +30,7 @@ struct migrate_options {
     const char *messages, *prompts, *prompt, *style, *method;
     struct layer_range layers;
     float strength;
-    int threads, limit;
+    int threads, limit, max_tokens;
     uint64_t seed;
     bool plan, apply, rollback, json;
 };
@@ -58,6 +58,8 @@ static const struct option_spec migrate_specs[] = {
      "of the new vector (those that pass validation)"},
     {0, "messages", OPTION_TEXT, AT(messages), 0, 0, "FILE", "what users say (" TEXTS_MESSAGES ")"},
     {0, "limit", OPTION_INT, AT(limit), 4, 1000000, "N", "only the first N messages (20)"},
+    {'n', "max-tokens", OPTION_INT, AT(max_tokens), 1, 1 << 20, "N",
+     "tokens of one answer at most (96)"},
     {0, "prompts", OPTION_TEXT, AT(prompts), 0, 0, "FILE",
      "system prompts: JSON object of arrays of texts (" TEXTS_PROMPTS ")"},
     {0, "prompt", OPTION_TEXT, AT(prompt), 0, 0, "NAME",
@@ -216,6 +218,8 @@ static int read_material(const struct migrate_options *o, struct migration *m,
     to->style_system = m->style_system;
     to->messages = (const char *const *)m->messages.items;
     to->n_messages = m->messages.n < limit ? m->messages.n : limit;
+    if (o->max_tokens > 0)
+        to->max_tokens = o->max_tokens;
     if (o->seed)
         to->seed = o->seed;
     return 0;

@@ -106,12 +106,12 @@ static int make_base(struct migration *m, const json_t *plan)
     for (size_t i = 0; i < o->n_messages; i++)
         json_array_append_new(messages, json_string(o->messages[i]));
     json_t *all =
-        json_pack("[i, s, s, s, s, s, s, s?, s?, o, s?, i, i, o, o, s, i, I]", VERSION,
+        json_pack("[i, s, s, s, s, s, s, s?, s?, o, s?, i, i, o, o, i, s, i, I]", VERSION,
                   GYARU_VERSION, migrate_text(json_object_get(plan, "from"), "fingerprint"),
                   migrate_text(json_object_get(plan, "to"), "fingerprint"), vector, dataset, style,
                   o->system, o->style_system, messages, o->method, o->layer_first, o->layer_last,
-                  number((double)o->strength), number((double)o->from_strength), o->device,
-                  o->threads, (json_int_t)o->seed);
+                  number((double)o->strength), number((double)o->from_strength), o->max_tokens,
+                  o->device, o->threads, (json_int_t)o->seed);
     char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
     json_decref(all);
     if (!text)
@@ -141,14 +141,25 @@ static void phase_key(const struct migration *m, const char *name, const char *d
     sha256_hex(digest, key);
 }
 
+/* NULL if there is none. Answers in it may say anything, NUL too. */
+static json_t *phase_read(const char *path)
+{
+    struct gyaru_error ignored;
+    char *text;
+    size_t len;
+    if (!file_exists(path) || file_read(path, PHASE_LIMIT, &text, &len, &ignored))
+        return NULL;
+    json_t *kept = json_parse_text(text, len, path, &ignored);
+    free(text);
+    return kept;
+}
+
 /* What the phase found before, NULL if that does not hold any more. */
 static json_t *phase_found(const char *path, const char *key)
 {
     struct gyaru_error ignored;
     char digest[SHA256_HEX];
-    if (!file_exists(path))
-        return NULL;
-    json_t *kept = json_parse_file(path, PHASE_LIMIT, &ignored);
+    json_t *kept = phase_read(path);
     json_t *found = json_object_get(kept, "found");
     const char *file = migrate_text(found, "file");
     bool holds = found && !strcmp(migrate_text(kept, "key"), key) &&

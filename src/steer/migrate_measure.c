@@ -215,6 +215,7 @@ json_t *migrate_quality(struct migration *m, enum migrate_side side)
     options.system = o->system;
     options.messages = o->messages;
     options.n_messages = o->n_messages;
+    options.max_tokens = o->max_tokens;
     options.strengths = strengths;
     options.n_strengths = vector >= 0 ? make_ladder(m->strengths[side], strengths) : 1;
     options.vector = vector;

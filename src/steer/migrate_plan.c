@@ -24,6 +24,7 @@ void gyaru_migrate_options_init(struct gyaru_migrate_options *options)
                                               .layer_last = -1,
                                               .strength = NAN,
                                               .from_strength = NAN,
+                                              .max_tokens = 96,
                                               .device = "auto",
                                               .seed = 1};
 }

@@ -158,6 +158,7 @@ static json_t *find_strength(struct migration *m, const char *in, const char *ou
     options.style_system = o->style_system;
     options.messages = o->messages;
     options.n_messages = o->n_messages;
+    options.max_tokens = o->max_tokens;
     options.seed = o->seed;
     options.progress = migrate_progress;
     options.progress_user = m;
