@@ -1,29 +1,23 @@
 /*
- * test_journal.c - a killed extraction goes on where it was: whole records count, torn ones do not,
- * and after kill -9 at random moments the vector has the same bytes.
+ * test_journal.c - the journal of long work: whole records count, torn ones do not. Whole commands
+ * that are killed: test_kill.c.
  */
 #include "base/file.h"
 #include "steer/journal.h"
 #include "support/scratch.h"
 
-#include <fcntl.h>
-#include <math.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #define FLOATS 5
 #define TOTAL  4
-#define KILLS  50
 
 static const uint8_t key[SHA256_BYTES] = {1, 2, 3}, other_key[SHA256_BYTES] = {1, 2, 4};
 static const float values[TOTAL * FLOATS] = {1,  2,  3,  4,  5,  6,  7,  8,  9,  10,
@@ -131,97 +125,6 @@ static void one_at_a_time(void **state)
     journal_close(&first, true);
 }
 
-/* ---- kill -9 ----------------------------------------------------------------------------------
- */
-
-static pid_t start(const char *vector)
-{
-    char program[256];
-    const char *build = getenv("BUILD");
-    snprintf(program, sizeof program, "%s/gyaru", build ? build : "build");
-    pid_t pid = fork();
-    if (pid)
-        return pid;
-    int null = open("/dev/null", O_RDWR);
-    dup2(null, STDOUT_FILENO);
-    dup2(null, STDERR_FILENO);
-    execl(program, "gyaru", "extract", "-m", "tests/data/tiny-model", "-d",
-          "tests/data/extract/pairs.json", "-o", vector, "--layers", "0-2", "-t", "1", (char *)0);
-    _exit(127);
-}
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* Seconds that it took. */
-static double run_to_end(const char *vector)
-{
-    int status;
-    double began = now();
-    assert_true(waitpid(start(vector), &status, 0) > 0);
-    if (!WIFEXITED(status) || WEXITSTATUS(status))
-        fail_msg("extract failed: status %d (is the program built?)", status);
-    return now() - began;
-}
-
-/* Was it still running? */
-static bool kill_after(const char *vector, double seconds)
-{
-    pid_t pid = start(vector);
-    int status;
-    nanosleep(
-        &(struct timespec){(time_t)seconds, (long)((seconds - (double)(time_t)seconds) * 1e9)},
-        NULL);
-    kill(pid, SIGKILL);
-    waitpid(pid, &status, 0);
-    return WIFSIGNALED(status);
-}
-
-static void check_bytes(const char *vector, const uint8_t *expected, size_t size)
-{
-    size_t len;
-    uint8_t *bytes = scratch_read(vector, &len);
-    assert_int_equal(len, size);
-    assert_memory_equal(bytes, expected, size);
-    free(bytes);
-}
-
-/* Fifty kills; runs that end before theirs do not count, however busy the machine is. */
-static void killed_runs_end_with_the_same_bytes(void **state)
-{
-    char vector[256], journal[300];
-    snprintf(vector, sizeof vector, "%s", scratch_path("killed.safetensors"));
-    snprintf(journal, sizeof journal, "%s.journal", vector);
-    double seconds = run_to_end(vector);
-    size_t size, resumed = 0, killed = 0, runs = 0;
-    uint8_t *expected = scratch_read(vector, &size);
-    unlink(vector);
-    srand(7);
-    for (; killed < KILLS && runs < 10 * KILLS; runs++) {
-        if (kill_after(vector, seconds * rand() / RAND_MAX))
-            killed++;
-        else
-            seconds *= 0.9;
-        resumed += file_exists(journal);
-        if (file_exists(vector)) /* there, then whole */
-            check_bytes(vector, expected, size);
-        if (runs % 3 == 0) /* the next run is killed in the middle of resuming */
-            continue;
-        seconds = fmax(seconds, run_to_end(vector)); /* resumed: shorter than a whole run */
-        check_bytes(vector, expected, size);
-        assert_false(file_exists(journal));
-        unlink(vector);
-    }
-    free(expected);
-    printf("%zu of %zu runs killed, %zu of them left a journal\n", killed, runs, resumed);
-    assert_int_equal(killed, KILLS);
-    assert_true(resumed >= 5);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -230,7 +133,6 @@ int main(void)
         cmocka_unit_test(other_work_begins_anew),
         cmocka_unit_test(foreign_files_are_left_alone),
         cmocka_unit_test(one_at_a_time),
-        cmocka_unit_test(killed_runs_end_with_the_same_bytes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

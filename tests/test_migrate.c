@@ -2,18 +2,17 @@
  * test_migrate.c - `gyaru migrate` between two tiny models that differ in a bias: plan, phases that
  * are not done twice, report, --apply and --rollback, and kill -9 at any moment of it.
  */
+#include "base/clock.h"
 #include "base/file.h"
 #include "support/program.h"
 #include "support/scratch.h"
 
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <jansson.h>
@@ -243,37 +242,21 @@ static void applies_and_takes_back(void **state)
     assert_true(holds(config, config_text));
 }
 
-/* All phases are done: what is interrupted is the change of the config, before, in, or after it.
- * The program with the arguments, killed after so many microseconds. */
-static void kill_after(useconds_t time, const char *const *arguments)
-{
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (!pid) {
-        char program[256];
-        snprintf(program, sizeof program, "%s/gyaru", getenv("BUILD") ? getenv("BUILD") : "build");
-        if (!freopen("/dev/null", "w", stdout) || !freopen("/dev/null", "w", stderr))
-            _exit(127);
-        execv(program, (char *const *)arguments);
-        _exit(127);
-    }
-    usleep(time);
-    kill(pid, SIGKILL);
-    assert_int_equal(waitpid(pid, NULL, 0), pid);
-}
-
+/* All phases are done: what is interrupted is the change of the config, before, in, or after it. */
 static void kill_9_at_50_moments(void **state)
 {
     struct program_result r;
     const char *const arguments[] = {
-        "gyaru",    "migrate",  "--from", OLD,       "--to",    new_model, "--old-vector",
-        VECTOR,     "-c",       config,   "-t",      "1",       "-d",      PAIRS,
-        "--layers", "0-2",      "-s",     "6",       "--limit", "4",       "-o",
-        vector,     "--report", report,   "--apply", NULL};
+        "migrate",  "--from", OLD,       "--to",    new_model, "--old-vector", VECTOR,
+        "-c",       config,   "-t",      "1",       "-d",      PAIRS,          "--layers",
+        "0-2",      "-s",     "6",       "--limit", "4",       "-o",           vector,
+        "--report", report,   "--apply", NULL};
     srand(3);
+    double start = clock_seconds();
     MIGRATE(&r, WHOLE, "--apply");
     done(&r);
     program_release(&r);
+    double seconds = clock_seconds() - start;
     char *new_text = read_text(config);
     int changed = 0;
     for (int i = 0; i < 50; i++) {
@@ -285,7 +268,7 @@ static void kill_9_at_50_moments(void **state)
             program_release(&r);
         }
         assert_true(holds(config, config_text));
-        kill_after((useconds_t)(rand() % 300000), arguments);
+        program_kill_after(arguments, 1.5 * seconds * rand() / RAND_MAX);
         changed += holds(config, new_text);
         assert_true(holds(config, config_text) || holds(config, new_text));
     }

@@ -16,7 +16,7 @@
 
 #include <cmocka.h>
 
-#define MAX_ARGUMENTS 30
+#define MAX_ARGUMENTS 40
 #define TIME_LIMIT    60 /* seconds */
 
 static void redirect(const char *path, int flags, int fd)
@@ -50,31 +50,52 @@ static char *read_text(const char *path, size_t *len)
     return data;
 }
 
-void program_run(struct program_result *result, const char *input, const char *const *arguments)
+/* A process that runs the program. */
+static pid_t start(const char *const *arguments, const char *in, const char *out, const char *err)
 {
     char program[256];
     const char *build = getenv("BUILD");
     const char *argv[MAX_ARGUMENTS + 2] = {"gyaru"};
-    for (int i = 0; i < MAX_ARGUMENTS && arguments[i]; i++)
-        argv[i + 1] = arguments[i];
+    int n = 0;
+    for (; n < MAX_ARGUMENTS && arguments[n]; n++)
+        argv[n + 1] = arguments[n];
+    assert_null(arguments[n]);
     snprintf(program, sizeof program, "%s/gyaru", build ? build : "build");
-    const char *in = scratch_write("program.in", input ? input : "", input ? strlen(input) : 0);
-    const char *out = scratch_path("program.out"), *err = scratch_path("program.err");
     pid_t pid = fork();
     if (pid < 0)
         fail_msg("fork failed");
-    if (!pid) {
-        redirect(in, O_RDONLY, STDIN_FILENO);
-        redirect(out, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
-        redirect(err, O_WRONLY | O_CREAT | O_TRUNC, STDERR_FILENO);
-        execv(program, (char **)argv);
-        _exit(127);
-    }
-    result->code = wait_for(pid);
+    if (pid)
+        return pid;
+    redirect(in, O_RDONLY, STDIN_FILENO);
+    redirect(out, O_WRONLY | O_CREAT | O_TRUNC, STDOUT_FILENO);
+    redirect(err, O_WRONLY | O_CREAT | O_TRUNC, STDERR_FILENO);
+    execv(program, (char **)argv);
+    _exit(127);
+}
+
+void program_run(struct program_result *result, const char *input, const char *const *arguments)
+{
+    const char *in = scratch_write("program.in", input ? input : "", input ? strlen(input) : 0);
+    const char *out = scratch_path("program.out"), *err = scratch_path("program.err");
+    result->code = wait_for(start(arguments, in, out, err));
     result->out = read_text(out, &result->out_len);
     result->err = read_text(err, &result->err_len);
     if (result->code == 127)
-        fail_msg("%s cannot be run: build it first", program);
+        fail_msg("the program cannot be run: build it first");
+}
+
+bool program_kill_after(const char *const *arguments, double seconds)
+{
+    int status;
+    struct timespec pause = {.tv_sec = (time_t)seconds};
+    pause.tv_nsec = (long)((seconds - (double)pause.tv_sec) * 1e9);
+    pid_t pid = start(arguments, "/dev/null", "/dev/null", "/dev/null");
+    nanosleep(&pause, NULL);
+    kill(pid, SIGKILL);
+    waitpid(pid, &status, 0);
+    if (WIFEXITED(status) && WEXITSTATUS(status))
+        fail_msg("the program ended with code %d before it was killed", WEXITSTATUS(status));
+    return WIFSIGNALED(status);
 }
 
 void program_release(struct program_result *result)

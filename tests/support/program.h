@@ -4,6 +4,7 @@
 #ifndef TESTS_PROGRAM_H
 #define TESTS_PROGRAM_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 struct program_result {
@@ -16,6 +17,10 @@ struct program_result {
  * input (NULL: empty). Fails the test if it does not end within 60 s. */
 void program_run(struct program_result *result, const char *input, const char *const *arguments);
 void program_release(struct program_result *result);
+
+/* The same with its output thrown away, and SIGKILL after so many seconds: did that end it? Fails
+ * the test if it ended by itself with an error. */
+bool program_kill_after(const char *const *arguments, double seconds);
 
 /* stderr is, after any progress, one line that begins "gyaru COMMAND: " or "gyaru: ". */
 void program_check_error(const struct program_result *result, int code, const char *part);
