@@ -217,7 +217,7 @@ static void refusals_say_what_is_wrong(void **state)
         {"{\"response_format\":{\"type\":\"json_object\"}," HELLO "}", "response_format"},
         {"{\"tools\":[{\"type\":\"function\"}]," HELLO "}", "does not support tools"},
         {"{\"steering\":5," HELLO "}", "steering"},
-        {"{\"steering\":{\"layers\":\"1-2\"}," HELLO "}", "steering.layers"},
+        {"{\"steering\":{\"layers\":\"7-9\"}," HELLO "}", "steering: layers: 'vector' has"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         const char *message = api_expect(shared.port, CHAT, bad[i].body, 400);

@@ -15,12 +15,16 @@
 #include <string.h>
 #include <unistd.h>
 
-#define KEY_MIN 8 /* characters of an API key */
+#define KEY_MIN       8 /* characters of an API key */
+#define REPORT_FOLDER "outputs/reports"
+#define PERSONAS      "data/prompts.json"
 
 struct serve {
     struct common_options common;
     struct sampling_options sampling;
-    const char *host, *port_file, *key_file, *system, *allow_origin;
+    const char *host, *port_file, *key_file, *system, *allow_origin, *vectors, *reports;
+    char *personas;   /* owned: file of system prompts to choose from */
+    char *own_vector; /* owned: the model's own */
     int port, sessions, waiting, connections, message_bytes, body_bytes, ring_events, idle_seconds,
         send_seconds, drain_seconds, ping_seconds, per_address;
     char *key; /* owned; NULL: none */
@@ -40,6 +44,12 @@ static const struct option_spec serve_options[] = {
      "its first line is the key that clients must send (else GYARU_API_KEY, else none)"},
     {0, "system", OPTION_TEXT, AT(system), 0, 0, "TEXT",
      "system prompt of new conversations (config: generation.system_prompt, else the model's own)"},
+    {0, "vectors", OPTION_TEXT, AT(vectors), 0, 0, "DIR",
+     "folder of the vectors that clients may use by name, besides -v and the model's own (config: "
+     "steering.vectors, else " LOAD_VECTOR_FOLDER ")"},
+    {0, "reports", OPTION_TEXT, AT(reports), 0, 0, "DIR",
+     "folder of the reports that the page shows (config: steering.reports, else " REPORT_FOLDER
+     ")"},
     {0, "sessions", OPTION_INT, AT(sessions), 1, 64, "N", "answers at a time, 1..64 (4)"},
     {0, "waiting", OPTION_INT, AT(waiting), 1, 10000, "N", "requests that may wait (32)"},
     {0, "connections", OPTION_INT, AT(connections), 1, 50000, "N", "open sockets (2048)"},
@@ -90,6 +100,8 @@ static void serve_release(struct serve *serve)
 {
     common_options_release(&serve->common);
     free(serve->key);
+    free(serve->personas);
+    free(serve->own_vector);
 }
 
 /* ---- the key -------------------------------------------------------------------------------- */
@@ -133,14 +145,24 @@ static int load(void *user, gyaru_progress *progress, void *progress_user, struc
                 struct gyaru_error *err)
 {
     struct serve *serve = user;
-    struct load_options options = {serve->sessions, true, progress, progress_user};
+    struct load_options options = {.sessions = serve->sessions,
+                                   .find_vector = true,
+                                   .check_only = true,
+                                   .folder = serve->vectors,
+                                   .progress = progress,
+                                   .progress_user = progress_user};
     if (common_load(&serve->common, &options, &serve->loaded, err))
         return -1;
+    const char *dir = gyaru_model_info(serve->loaded.model)->dir;
+    serve->own_vector = file_join(dir, LOAD_MODEL_VECTOR);
+    if (!serve->own_vector)
+        return error_memory(err, strlen(dir), "a path");
     *out = (struct server_model){
         .model = serve->loaded.model,
-        .vector = serve->loaded.vector,
-        .vector_name = serve->loaded.vector_name,
-        .warning = serve->loaded.warning,
+        .vectors = {.main = serve->loaded.vector_path,
+                    .main_options = serve->loaded.attach,
+                    .folder = serve->vectors,
+                    .own = serve->own_vector},
         .strength = serve->loaded.strength,
     };
     sampling_options_apply(&serve->sampling, serve->loaded.model, &out->sampling);
@@ -155,11 +177,13 @@ static void unload(void *user)
 
 /* ---- signals -------------------------------------------------------------------------------- */
 
-/* The first signal stops the server; a second one ends the process in its handler. */
+/* SIGHUP reads the vectors again. The first signal of the others stops the server; a second one
+ * ends the process in its handler. */
 static void *signal_main(void *arg)
 {
     struct server *server = arg;
-    interrupt_wait();
+    while (!interrupt_wait())
+        server_reload(server);
     log_line("stopping");
     server_stop(server);
     return NULL;
@@ -179,6 +203,12 @@ static int finish_options(struct serve *serve, struct gyaru_error *err)
         serve->port = config->port == CONFIG_UNSET ? 8080 : config->port;
     if (!serve->system)
         serve->system = config->system_prompt;
+    if (!serve->vectors)
+        serve->vectors = config->vectors ? config->vectors : LOAD_VECTOR_FOLDER;
+    if (!serve->reports)
+        serve->reports = config->reports ? config->reports : REPORT_FOLDER;
+    if (common_data_path(PERSONAS, &serve->personas, err))
+        return -1;
     /* Found again by the engine thread; a name that is wrong is better said before listening. */
     char *dir;
     if (read_key(serve, err) || common_model_dir(&serve->common, &dir, err))
@@ -200,6 +230,8 @@ static void fill_options(struct serve *serve, struct server_options *options)
     options->port_file = serve->port_file;
     options->api_key = serve->key;
     options->system = serve->system;
+    options->reports = serve->reports;
+    options->personas = serve->personas;
     options->max_tokens = serve->sampling.max_tokens;
     options->sessions = serve->sessions;
     options->waiting = serve->waiting;
@@ -225,6 +257,7 @@ static int serve_until_stopped(struct serve *serve, struct gyaru_error *err)
     pthread_t signals;
     fill_options(serve, &options);
     interrupt_catch();
+    interrupt_catch_hangup();
     if (server_new(&options, &server, err))
         return -1;
     if (pthread_create(&signals, NULL, signal_main, server)) {

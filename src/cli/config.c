@@ -34,6 +34,8 @@ static const struct setting settings[] = {
     {"model", "path", TEXT, AT(model_path), 0, 0},
     {"model", "device", TEXT, AT(device), 0, 0},
     {"steering", "vector", TEXT, AT(vector), 0, 0},
+    {"steering", "vectors", TEXT, AT(vectors), 0, 0},
+    {"steering", "reports", TEXT, AT(reports), 0, 0},
     {"steering", "strength", NUMBER, AT(strength), GYARU_STRENGTH_MIN, GYARU_STRENGTH_MAX},
     {"steering", "visualise_layer", INTEGER, AT(visualise_layer), 0, 1000},
     {"generation", "temperature", NUMBER, AT(temperature), 0, 5},

@@ -17,6 +17,7 @@
 struct config {
     char *model_path, *device; /* model.path, model.device */
     char *vector;              /* steering.vector: a file */
+    char *vectors, *reports;   /* steering.vectors, .reports: folders */
     float strength;            /* steering.strength */
     int visualise_layer;       /* steering.visualise_layer: 0-based block */
     float temperature, top_p;  /* generation.* */

@@ -13,7 +13,7 @@
 #include <unistd.h>
 
 static volatile sig_atomic_t seen;
-static sem_t arrived; /* posted by the first signal */
+static sem_t arrived; /* posted by the first signal, and by each SIGHUP */
 
 static void on_signal(int number)
 {
@@ -32,10 +32,23 @@ void interrupt_catch(void)
     sigaction(SIGTERM, &action, NULL);
 }
 
-void interrupt_wait(void)
+static void on_hangup(int number)
+{
+    sem_post(&arrived);
+}
+
+void interrupt_catch_hangup(void)
+{
+    struct sigaction action = {.sa_handler = on_hangup};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGHUP, &action, NULL);
+}
+
+bool interrupt_wait(void)
 {
     while (sem_wait(&arrived) && errno == EINTR)
         ;
+    return seen != 0;
 }
 
 bool interrupt_seen(void)

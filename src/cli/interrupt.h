@@ -8,7 +8,12 @@
 
 void interrupt_catch(void); /* SIGINT and SIGTERM */
 bool interrupt_seen(void);
-void interrupt_wait(void);  /* sleeps until the first one; for a thread of its own */
+
+/* SIGHUP, too: it interrupts nothing, but is news for interrupt_wait(). */
+void interrupt_catch_hangup(void);
+
+/* Sleeps until a signal comes; for a thread of its own. True: the first SIGINT or SIGTERM. */
+bool interrupt_wait(void);
 void interrupt_clear(void); /* `chat` goes on after a cancelled answer */
 
 #endif

@@ -16,8 +16,6 @@
 
 #define DEFAULT_MODEL    "models/rinne-base"
 #define DEFAULT_STRENGTH 12.0f /* the document's standard preset */
-#define VECTOR_FOLDER    "outputs/vectors"
-#define MODEL_VECTOR     "gyaru.safetensors" /* beside the weights of a bundled model */
 
 #define AT(field) offsetof(struct common_options, field)
 
@@ -37,8 +35,8 @@ const struct option_spec common_model_options[] = {
 const struct option_spec common_steering_options[] = {
     {'v', "vector", OPTION_TEXT, AT(vector), 0, 0, "FILE",
      "control vector: .safetensors, .pt or .gguf; none: no vector (config: steering.vector, else "
-     "the one in " VECTOR_FOLDER " whose fingerprint matches, else the model's own " MODEL_VECTOR
-     ")"},
+     "the one in " LOAD_VECTOR_FOLDER
+     " whose fingerprint matches, else the model's own " LOAD_MODEL_VECTOR ")"},
     {'s', "strength", OPTION_NUMBER, AT(strength), GYARU_STRENGTH_MIN, GYARU_STRENGTH_MAX, "X",
      "factor on the vector, -10..30 (config: steering.strength, else what the vector recommends, "
      "else 12)"},
@@ -176,13 +174,14 @@ static int choose_vector(const struct common_options *common, const struct load_
     }
     if (!load->find_vector)
         return 0;
-    if (file_exists(VECTOR_FOLDER) && gyaru_vector_find(model, VECTOR_FOLDER, path, err))
+    const char *folder = load->folder ? load->folder : LOAD_VECTOR_FOLDER;
+    if (file_exists(folder) && gyaru_vector_find(model, folder, path, err))
         return -1;
     if (*path)
         return 0;
-    char *own = file_join(gyaru_model_info(model)->dir, MODEL_VECTOR);
+    char *own = file_join(gyaru_model_info(model)->dir, LOAD_MODEL_VECTOR);
     if (!own)
-        return error_memory(err, sizeof MODEL_VECTOR, "a path");
+        return error_memory(err, sizeof LOAD_MODEL_VECTOR, "a path");
     if (file_exists(own))
         *path = own;
     else
@@ -197,24 +196,30 @@ static float choose_strength(const struct common_options *common, float recommen
     return isnan(recommended) ? DEFAULT_STRENGTH : recommended;
 }
 
-static int attach_vector(const struct common_options *common, struct loaded_model *loaded,
-                         struct gyaru_error *err)
+static int attach_vector(const struct common_options *common, const struct load_options *load,
+                         struct loaded_model *loaded, struct gyaru_error *err)
 {
     struct gyaru_vector *vector;
+    int layer;
     if (gyaru_vector_open(loaded->vector_path, &vector, err))
         return -1;
-    struct gyaru_attach_options options;
-    gyaru_attach_options_init(&options);
-    options.layer_first = common->layers.first;
-    options.layer_last = common->layers.last;
-    options.gauge_layer = common->gauge_layer == OPTION_UNSET ? -1 : common->gauge_layer;
-    options.force = common->force;
+    struct gyaru_attach_options *options = &loaded->attach;
+    gyaru_attach_options_init(options);
+    options->layer_first = common->layers.first;
+    options->layer_last = common->layers.last;
+    options->gauge_layer = common->gauge_layer == OPTION_UNSET ? -1 : common->gauge_layer;
+    options->force = common->force;
     const struct gyaru_vector_info *info = gyaru_vector_info(vector);
     loaded->strength = choose_strength(common, info->recommended_strength);
     loaded->vector_name = strdup(info->name);
-    int rc = loaded->vector_name ? gyaru_model_attach(loaded->model, vector, &options,
-                                                      &loaded->vector, &loaded->warning, err)
-                                 : error_memory(err, strlen(info->name), "a vector's name");
+    int rc;
+    if (!loaded->vector_name)
+        rc = error_memory(err, strlen(info->name), "a vector's name");
+    else if (load->check_only)
+        rc = gyaru_model_admits(loaded->model, vector, options, &layer, &loaded->warning, err);
+    else
+        rc = gyaru_model_attach(loaded->model, vector, options, &loaded->vector, &loaded->warning,
+                                err);
     gyaru_vector_close(vector);
     return rc;
 }
@@ -260,7 +265,7 @@ int common_load(const struct common_options *common, const struct load_options *
     if (rc)
         return -1;
     if (choose_vector(common, load, loaded.model, &loaded.vector_path, err) ||
-        (loaded.vector_path && attach_vector(common, &loaded, err))) {
+        (loaded.vector_path && attach_vector(common, load, &loaded, err))) {
         loaded_model_release(&loaded);
         return -1;
     }

@@ -119,22 +119,28 @@ int common_model_options_apply(const struct common_options *common,
 
 struct loaded_model {
     struct gyaru_model *model;
-    int vector;        /* index for strengths and gauges; -1: none */
-    char *vector_path; /* NULL: none */
-    char *vector_name; /* file name without directory and extension; NULL: none */
-    char *warning;     /* what could not be checked about the vector; NULL: nothing */
-    float strength;    /* to begin with; 0 without a vector */
+    int vector;                         /* index for strengths and gauges; -1: none */
+    char *vector_path;                  /* NULL: none */
+    char *vector_name;                  /* file name without directory and extension; NULL: none */
+    struct gyaru_attach_options attach; /* of the vector */
+    char *warning;  /* what could not be checked about the vector; NULL: nothing */
+    float strength; /* to begin with; 0 without a vector */
 };
 
 struct load_options {
-    int sessions;     /* KV slots */
-    bool find_vector; /* false: only a vector that was asked for */
+    int sessions;       /* KV slots */
+    bool find_vector;   /* false: only a vector that was asked for */
+    bool check_only;    /* the vector is looked at but not attached: `vector` stays -1 */
+    const char *folder; /* where vectors are looked for; NULL: outputs/vectors */
     gyaru_progress *progress;
     void *progress_user;
 };
 
 /* Opens the model and attaches the vector that was asked for, else the one in outputs/vectors/
  * whose fingerprint matches, else the model's own gyaru.safetensors. */
+#define LOAD_VECTOR_FOLDER "outputs/vectors"
+#define LOAD_MODEL_VECTOR  "gyaru.safetensors" /* beside the weights of a bundled model */
+
 int common_load(const struct common_options *common, const struct load_options *load,
                 struct loaded_model *out, struct gyaru_error *err);
 void loaded_model_release(struct loaded_model *loaded);

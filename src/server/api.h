@@ -11,7 +11,18 @@
 int api_chat_completions(struct server *server, struct conn *conn, struct lws *wsi);
 int api_models(struct server *server, struct conn *conn, struct lws *wsi);
 int api_model(struct server *server, struct conn *conn, struct lws *wsi); /* /v1/models/{id} */
+
+/* vectors.c */
 int api_vectors(struct server *server, struct conn *conn, struct lws *wsi);
+int api_vector(struct server *server, struct conn *conn, struct lws *wsi); /* /v1/vectors/{id} */
+int api_vectors_reload(struct server *server, struct conn *conn, struct lws *wsi);
+int api_steering(struct server *server, struct conn *conn, struct lws *wsi);
+int api_put_steering(struct server *server, struct conn *conn, struct lws *wsi);
+
+/* reports.c */
+int api_reports(struct server *server, struct conn *conn, struct lws *wsi);
+int api_report(struct server *server, struct conn *conn, struct lws *wsi); /* /v1/reports/{id} */
+int api_personas(struct server *server, struct conn *conn, struct lws *wsi);
 
 /* native.c */
 int api_completion(struct server *server, struct conn *conn, struct lws *wsi);
@@ -28,7 +39,7 @@ int api_metrics(struct server *server, struct conn *conn, struct lws *wsi);
 /* 503: the model is not there yet, or the server is going. */
 int api_loading(struct server *server, struct conn *conn, struct lws *wsi);
 
-/* 400, or 503 when out of memory. */
+/* 400; 409 for a vector of another model, 503 when out of memory. */
 int api_refuse(struct conn *conn, struct lws *wsi, const struct gyaru_error *error);
 
 /* The request's body as a document; NULL if it is none. */

@@ -143,37 +143,15 @@ static int read_stop(struct job_options *options, const json_t *body, struct gya
 
 /* ---- steering ------------------------------------------------------------------------------- */
 
-int ask_vector(const struct engine_info *info, const json_t *name, struct gyaru_error *err)
-{
-    if (!name || json_is_null(name))
-        return 0;
-    if (!json_is_string(name))
-        return ask_refuse(err, "vector", "the name of a loaded vector");
-    if (!info->vector_name || strcmp(json_string_value(name), info->vector_name))
-        return error_set(err, GYARU_USAGE,
-                         "vector: no loaded vector has this name; GET /v1/vectors lists them");
-    return 0;
-}
-
-static int read_steering(struct job_options *options, const struct engine_info *info,
+static int read_steering(struct job_options *options, const struct ask_rules *rules,
                          const json_t *body, struct gyaru_error *err)
 {
     const json_t *steering = given(body, "steering");
     if (!steering)
         return 0;
-    if (!json_is_object(steering))
-        return ask_refuse(err, "steering", "an object of strength and vector");
-    if (given(steering, "layers"))
-        return error_set(err, GYARU_USAGE,
-                         "steering.layers: the layers cannot be chosen per request; start the "
-                         "server with --layers A-B");
-    const json_t *strength = given(steering, "strength");
-    if (ask_vector(info, json_object_get(steering, "vector"), err) ||
-        (strength && steering_parse(strength, &options->strength, err)))
+    if (steering_read_request(rules->live, rules->shelf, steering, &options->mix, &options->steers,
+                              err))
         return error_prefix(err, "steering");
-    options->has_strength = strength != NULL;
-    if (strength && options->strength != 0 && !info->vector_name)
-        return error_set(err, GYARU_USAGE, "steering.strength: no vector is loaded");
     return 0;
 }
 
@@ -192,9 +170,28 @@ int ask_common(struct ask *ask, const struct ask_rules *rules, const json_t *bod
     return flag(body, "stream", &ask->stream, err) || flag(body, "gauge", &ask->gauge, err) ||
                    read_sampling(&ask->options, rules->info, body, err) ||
                    read_stop(&ask->options, body, err) ||
-                   read_steering(&ask->options, rules->info, body, err)
+                   read_steering(&ask->options, rules, body, err)
                ? -1
                : 0;
+}
+
+int ask_options(struct ask *ask, const struct ask_rules *rules, const json_t *sampling,
+                const json_t *body, struct gyaru_error *err)
+{
+    static const char *const counts[] = {"max_tokens", NULL};
+    *ask = (struct ask){.max_tokens = rules->max_tokens};
+    int rc = 0;
+    if (sampling && !json_is_object(sampling))
+        rc = ask_refuse(err, "sampling", "an object");
+    if (!rc && sampling &&
+        (read_sampling(&ask->options, rules->info, sampling, err) ||
+         ask_max_tokens(ask, counts, sampling, err)))
+        rc = error_prefix(err, "sampling");
+    if (!rc)
+        rc = read_steering(&ask->options, rules, body, err);
+    if (rc)
+        ask_release(ask);
+    return rc;
 }
 
 int ask_completion(struct ask *ask, const struct ask_rules *rules, const json_t *body,

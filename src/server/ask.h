@@ -26,6 +26,8 @@ struct ask {
 /* What a request is read against. */
 struct ask_rules {
     const struct engine_info *info;
+    struct steering *live;
+    const struct shelf *shelf;
     const char *system;   /* for a conversation without a system prompt; NULL: none */
     int max_tokens;       /* unless the request says so itself */
     size_t history_bytes; /* of all messages */
@@ -39,9 +41,11 @@ int ask_chat(struct ask *ask, const struct ask_rules *rules, const json_t *body,
 /* A raw prompt, as POST /completion takes it. */
 int ask_completion(struct ask *ask, const struct ask_rules *rules, const json_t *body,
                    struct gyaru_error *err);
-void ask_release(struct ask *ask);
 
-/* Does `name` mean the loaded vector? Anything else is refused, paths like every other name. */
-int ask_vector(const struct engine_info *info, const json_t *name, struct gyaru_error *err);
+/* Only what a message of the page may say besides its text: an object of sampling options (NULL:
+ * none) and the body's steering. */
+int ask_options(struct ask *ask, const struct ask_rules *rules, const json_t *sampling,
+                const json_t *body, struct gyaru_error *err);
+void ask_release(struct ask *ask);
 
 #endif

@@ -16,6 +16,8 @@
 struct server {
     struct server_options options;
     struct steering steering;
+    struct shelf shelf;     /* the engine's while it loads, then the event loop's */
+    uint64_t shelf_version; /* grows when an entry is another one */
     struct engine *engine;
     struct lws_context *context;
     struct lws_vhost *vhost;
@@ -28,7 +30,7 @@ struct server {
     uint64_t next_answer;   /* of an HTTP answer; from 1 */
     size_t body_bytes;      /* of all request bodies held */
     lws_sorted_usec_list_t tick;
-    atomic_bool stop; /* set from other threads */
+    atomic_bool stop, reload; /* set from other threads */
     bool stopping;
     double deadline; /* seconds, clock; while stopping */
 };
@@ -77,6 +79,7 @@ struct http_answer {
     size_t len;
     char *owned; /* taken over */
     const char *extra_name, *extra_value;
+    const char *policy;    /* Content-Security-Policy; NULL: the page's */
     bool preflight;        /* says what other pages may send */
     bool endless, chunked; /* for http_head(): a body of unknown length, in chunks or to the end */
 };
@@ -107,6 +110,11 @@ void stream_tick_all(struct server *server);
 
 /* How many there are; `now` cancels them. */
 size_t stream_go_away(struct server *server, bool now);
+
+/* ---- vectors ---- */
+
+/* Reads the folder again; whoever uses a vector keeps it. */
+int vectors_reload(struct server *server, struct gyaru_error *err);
 
 /* ---- WebSocket ---- */
 

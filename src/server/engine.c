@@ -3,57 +3,17 @@
  *
  * The thread's life: load, then rounds of {take jobs, start them in free slots, one gyaru_step
  * over the running slots, push what it said}. Between rounds without work it sleeps on the
- * condition. `lock` guards the queue, the counts, the totals, the state and `stop`; everything else
- * belongs to the thread alone.
+ * condition.
  */
-#include "server/engine.h"
+#include "server/engine_impl.h"
 
 #include "base/clock.h"
 #include "server/log.h"
-#include "talk/prompt.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
-
-struct slot {
-    struct gyaru_session *session;
-    struct job *job;    /* NULL: idle */
-    uint64_t last_used; /* round */
-    size_t n_tokens;
-    double first_token; /* seconds, clock */
-    uint64_t version;   /* of the strength that the session has */
-};
-
-struct engine {
-    struct server_options options;
-    struct steering *steering;
-    void (*notify)(void *user);
-    void *user;
-    pthread_t thread;
-
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    enum engine_state state;
-    double progress; /* of loading, 0..1; -1: unknown */
-    struct gyaru_error error;
-    struct job **queue; /* [options.waiting + options.sessions], oldest first */
-    int n_queue;
-    int n_running;
-    bool stop;
-    struct engine_totals totals;
-
-    struct server_model loaded;
-    struct engine_info info;
-    struct slot *slots; /* [options.sessions] */
-    uint64_t round;
-    uint64_t n_started; /* jobs; varies the seed */
-
-    /* One step's arguments and results, allocated once. */
-    struct gyaru_session **step_sessions; /* [options.sessions] */
-    struct gyaru_event *step_events;      /* [options.sessions] */
-};
 
 /* ---- the event loop's side ------------------------------------------------------------------ */
 
@@ -129,20 +89,6 @@ void engine_wake(struct engine *engine)
 
 const double engine_first_bounds[ENGINE_FIRST_BUCKETS] = {0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 60};
 
-static void count_end(struct engine_totals *totals, const struct job_end *end)
-{
-    uint64_t *how = end->failed                      ? &totals->failed
-                    : end->finish == GYARU_CANCELLED ? &totals->cancelled
-                    : end->finish == GYARU_LENGTH    ? &totals->cut
-                                                     : &totals->stopped;
-    ++*how;
-    totals->prompt_tokens += end->timings.n_prompt;
-    totals->cached_tokens += end->timings.n_cached;
-    totals->generated_tokens += end->timings.n_generated;
-    totals->prefill_seconds += end->timings.prefill_seconds;
-    totals->decode_seconds += end->timings.decode_seconds;
-}
-
 static void count_token(struct engine *engine, const struct job_event *event, double waited)
 {
     pthread_mutex_lock(&engine->lock);
@@ -157,154 +103,6 @@ static void count_token(struct engine *engine, const struct job_event *event, do
         totals->first_seconds += waited;
     }
     pthread_mutex_unlock(&engine->lock);
-}
-
-/* ---- jobs ----------------------------------------------------------------------------------- */
-
-static void finish_job(struct engine *engine, struct job *job, enum gyaru_finish finish,
-                       const struct gyaru_error *error)
-{
-    job->end.finish = finish;
-    if (error) {
-        job->end.failed = true;
-        job->end.error = *error;
-    }
-    pthread_mutex_lock(&engine->lock);
-    count_end(&engine->totals, &job->end);
-    pthread_mutex_unlock(&engine->lock);
-    job_push_end(job);
-    job_unref(job);
-}
-
-static void finish_slot(struct engine *engine, struct slot *slot, enum gyaru_finish finish,
-                        const struct gyaru_error *error)
-{
-    struct job *job = slot->job;
-    slot->job = NULL;
-    slot->last_used = engine->round;
-    gyaru_session_timings(slot->session, &job->end.timings);
-    /* Who reads that the answer ended also reads that its slot is free. */
-    pthread_mutex_lock(&engine->lock);
-    engine->n_running--;
-    pthread_mutex_unlock(&engine->lock);
-    finish_job(engine, job, finish, error);
-}
-
-/* The free slot for this prompt: the one that holds the longest part of it under the same steering,
- * if that is all of it (an answer is asked for again) or more than what the slot would lose (the
- * conversation goes on), whoever sends it. Else the one that idled longest. */
-static struct slot *choose_slot(struct engine *engine, const int32_t *ids, size_t n_ids,
-                                const float *strengths)
-{
-    struct slot *oldest = NULL, *best = NULL;
-    size_t longest = 0;
-    for (int i = 0; i < engine->options.sessions; i++) {
-        struct slot *slot = &engine->slots[i];
-        if (slot->job)
-            continue;
-        size_t held, n = gyaru_session_match(slot->session, ids, n_ids, strengths, &held);
-        if (n > longest && (n > held - n || n + 1 == n_ids)) {
-            longest = n;
-            best = slot;
-        }
-        if (!oldest || slot->last_used < oldest->last_used)
-            oldest = slot;
-    }
-    return best ? best : oldest;
-}
-
-/* The prompt's ids; caller frees. */
-static int encode_job(struct engine *engine, struct job *job, int32_t **ids, size_t *n_ids,
-                      struct gyaru_error *err)
-{
-    const struct gyaru_model *model = engine->loaded.model;
-    const char *prompt = job->options.prompt;
-    size_t dropped = 0;
-    if (prompt)
-        return gyaru_tokenize(gyaru_model_tokenizer(model), prompt, strlen(prompt), true, ids,
-                              n_ids, err);
-    if (prompt_encode(model, job->messages, job->n_messages, job->max_tokens, ids, n_ids, &dropped,
-                      err))
-        return -1;
-    atomic_store(&job->dropped, dropped);
-    return 0;
-}
-
-static int start_job(struct engine *engine, struct job *job, struct gyaru_error *err)
-{
-    const struct job_options *own = &job->options;
-    int32_t *ids;
-    size_t n_ids;
-    if (encode_job(engine, job, &ids, &n_ids, err))
-        return -1;
-    struct steering_value live = steering_get(engine->steering);
-    float strengths[GYARU_MAX_VECTORS] = {0};
-    if (engine->loaded.vector >= 0)
-        strengths[engine->loaded.vector] = own->has_strength ? own->strength : live.strength;
-    struct gyaru_request request;
-    gyaru_request_init(engine->loaded.model, &request);
-    request.prompt = ids;
-    request.n_prompt = n_ids;
-    request.max_tokens = job->max_tokens;
-    request.sampling = own->has_sampling ? own->sampling : engine->loaded.sampling;
-    uint64_t nth = engine->n_started++;
-    if (!own->has_seed)
-        request.sampling.seed = engine->loaded.sampling.seed + nth;
-    request.stop = (const char *const *)own->stop;
-    request.n_stop = own->n_stop;
-    request.strengths = strengths;
-    request.gauge = engine->loaded.vector;
-    struct slot *slot = choose_slot(engine, ids, n_ids, strengths);
-    int rc = gyaru_session_start(slot->session, &request, err);
-    free(ids);
-    if (rc)
-        return -1;
-    slot->job = job;
-    slot->n_tokens = 0;
-    slot->version = live.version;
-    return 0;
-}
-
-/* Takes the oldest job that can start or was cancelled (*cancelled); NULL if there is none. One
- * that can start counts as running, so that there is a free slot for it. */
-static struct job *take_job(struct engine *engine, bool *cancelled)
-{
-    struct job *taken = NULL;
-    pthread_mutex_lock(&engine->lock);
-    int kept = 0;
-    for (int i = 0; i < engine->n_queue; i++) {
-        struct job *job = engine->queue[i];
-        if (!taken &&
-            ((*cancelled = job_cancelled(job)) || engine->n_running < engine->options.sessions))
-            taken = job;
-        else
-            engine->queue[kept++] = job;
-    }
-    engine->n_queue = kept;
-    if (taken && !*cancelled)
-        engine->n_running++;
-    pthread_mutex_unlock(&engine->lock);
-    return taken;
-}
-
-static void start_jobs(struct engine *engine)
-{
-    bool cancelled = false;
-    struct job *job;
-    while ((job = take_job(engine, &cancelled))) {
-        struct gyaru_error error;
-        if (cancelled) {
-            finish_job(engine, job, GYARU_CANCELLED, NULL);
-            continue;
-        }
-        if (start_job(engine, job, &error)) {
-            pthread_mutex_lock(&engine->lock);
-            engine->n_running--;
-            pthread_mutex_unlock(&engine->lock);
-            finish_job(engine, job, GYARU_STOP, &error);
-        }
-        engine->notify(engine->user);
-    }
 }
 
 /* ---- steps ---------------------------------------------------------------------------------- */
@@ -330,6 +128,7 @@ static void report(struct engine *engine, struct slot *slot, const struct gyaru_
         .cosine = said->cosine,
         .gauge = said->gauge,
         .strength = said->strength,
+        .layer = slot->claim.gauge_layer,
         .version = slot->version,
     };
     if (event.kind == JOB_TOKEN) {
@@ -347,27 +146,21 @@ static void report(struct engine *engine, struct slot *slot, const struct gyaru_
     if (said->finish == GYARU_OVERFLOW) {
         error_set(&error, GYARU_FAILED,
                   "the steering drove the model's numbers out of range: use a lower strength");
-        finish_slot(engine, slot, GYARU_STOP, &error);
+        engine_finish_slot(engine, slot, GYARU_STOP, &error);
     } else if (said->finish) {
-        finish_slot(engine, slot, said->finish, NULL);
+        engine_finish_slot(engine, slot, said->finish, NULL);
     }
 }
 
-/* Gives the running sessions the live strength; returns how many run. */
+/* Steers what runs; returns how many run. */
 static size_t prepare_step(struct engine *engine)
 {
-    struct steering_value live = steering_get(engine->steering);
     size_t n = 0;
+    engine_follow_live(engine);
     for (int i = 0; i < engine->options.sessions; i++) {
         struct slot *slot = &engine->slots[i];
-        if (!slot->job)
-            continue;
-        if (slot->version != live.version) {
-            slot->version = live.version;
-            if (engine->loaded.vector >= 0 && !slot->job->options.has_strength)
-                gyaru_session_set_strength(slot->session, engine->loaded.vector, live.strength);
-        }
-        engine->step_sessions[n++] = slot->session;
+        if (slot->job)
+            engine->step_sessions[n++] = slot->session;
     }
     return n;
 }
@@ -380,7 +173,7 @@ static void fail_all(struct engine *engine, const struct gyaru_error *error)
         struct slot *slot = &engine->slots[i];
         if (!slot->job)
             continue;
-        finish_slot(engine, slot, GYARU_STOP, error);
+        engine_finish_slot(engine, slot, GYARU_STOP, error);
         gyaru_session_reset(slot->session);
     }
 }
@@ -435,14 +228,10 @@ static void fill_info(struct engine *engine)
     engine->info = (struct engine_info){
         .model_name = model->name,
         .device = model->device,
-        .vector_name = loaded->vector_name,
-        .warning = loaded->warning,
         .fingerprint = model->fingerprint,
         .n_layers = model->n_layers,
         .hidden_size = model->hidden_size,
         .context = model->context,
-        .gauge_layer =
-            loaded->vector >= 0 ? gyaru_model_gauge_layer(loaded->model, loaded->vector) : -1,
         .load_seconds = model->load_seconds,
         .loaded_at = (int64_t)time(NULL),
         .sampling = loaded->sampling,
@@ -462,9 +251,16 @@ static int load(struct engine *engine)
 {
     struct gyaru_error error;
     const struct server_options *options = &engine->options;
+    struct steer_mix mix = {0};
     int rc = options->load(options->user, on_progress, engine, &engine->loaded, &error);
-    if (!rc && open_sessions(engine, &error))
+    if (!rc && (open_sessions(engine, &error) ||
+                shelf_open(engine->shelf, engine->loaded.model, &engine->loaded.vectors, &error)))
         rc = -1;
+    if (!rc && engine->shelf->n && engine->loaded.vectors.main) {
+        mix.parts[0] = (struct steer_part){shelf_ref(engine->shelf->vectors[0]),
+                                           engine->loaded.strength, false, -1, -1};
+        mix.n = 1;
+    }
     if (rc) {
         pthread_mutex_lock(&engine->lock);
         engine->error = error;
@@ -473,7 +269,8 @@ static int load(struct engine *engine)
         return -1;
     }
     fill_info(engine);
-    steering_set(engine->steering, engine->loaded.strength);
+    engine->places.model = engine->loaded.model;
+    steering_set_mix(engine->steering, &mix);
     set_state(engine, ENGINE_READY);
     return 0;
 }
@@ -512,10 +309,10 @@ static void cancel_all(struct engine *engine)
     engine->n_queue = 0;
     pthread_mutex_unlock(&engine->lock);
     for (int i = 0; i < n; i++)
-        finish_job(engine, engine->queue[i], GYARU_CANCELLED, NULL);
+        engine_finish_job(engine, engine->queue[i], GYARU_CANCELLED, NULL);
     for (int i = 0; engine->slots && i < engine->options.sessions; i++) {
         if (engine->slots[i].job)
-            finish_slot(engine, &engine->slots[i], GYARU_CANCELLED, NULL);
+            engine_finish_slot(engine, &engine->slots[i], GYARU_CANCELLED, NULL);
     }
     engine->notify(engine->user);
 }
@@ -538,7 +335,7 @@ static void *engine_main(void *arg)
         while (wait_for_work(engine)) {
             engine->round++;
             release_cancelled(engine);
-            start_jobs(engine);
+            engine_start_jobs(engine);
             size_t n = prepare_step(engine);
             if (n)
                 step(engine, n);
@@ -546,11 +343,13 @@ static void *engine_main(void *arg)
     }
     cancel_all(engine);
     close_sessions(engine);
+    mix_release(&engine->live);
+    places_release(&engine->places);
     engine->options.unload(engine->options.user);
     return NULL;
 }
 
-int engine_new(const struct server_options *options, struct steering *steering,
+int engine_new(const struct server_options *options, struct steering *steering, struct shelf *shelf,
                void (*notify)(void *user), void *user, struct engine **out, struct gyaru_error *err)
 {
     struct engine *engine = calloc(1, sizeof *engine);
@@ -563,9 +362,9 @@ int engine_new(const struct server_options *options, struct steering *steering,
     }
     engine->options = *options;
     engine->steering = steering;
+    engine->shelf = shelf;
     engine->notify = notify;
     engine->user = user;
-    engine->loaded.vector = -1;
     engine->progress = -1;
     engine->totals.cosine = engine->totals.gauge = NAN;
     pthread_mutex_init(&engine->lock, NULL);

@@ -18,11 +18,8 @@ enum engine_state { ENGINE_LOADING, ENGINE_READY, ENGINE_FAILED };
 /* What the event loop may know about the model; never changes once the state is READY. */
 struct engine_info {
     const char *model_name, *device;
-    const char *vector_name; /* NULL: none */
-    const char *warning;     /* NULL: the vector's fingerprint matches */
     const char *fingerprint; /* of the model */
     int n_layers, hidden_size, context;
-    int gauge_layer; /* -1: no vector */
     double load_seconds;
     int64_t loaded_at; /* seconds since 1970 */
     struct gyaru_sampling sampling;
@@ -51,9 +48,10 @@ extern const double engine_first_bounds[ENGINE_FIRST_BUCKETS];
 
 struct engine;
 
-/* Starts the thread, which begins to load. `notify` is called from it whenever there is news: a
+/* Starts the thread, which begins to load; it fills the shelf and does not touch it once the state
+ * is READY. `notify` is called from it whenever there is news: a
  * new state, or events in some job. */
-int engine_new(const struct server_options *options, struct steering *steering,
+int engine_new(const struct server_options *options, struct steering *steering, struct shelf *shelf,
                void (*notify)(void *user), void *user, struct engine **out,
                struct gyaru_error *err);
 

@@ -18,8 +18,8 @@ json_t *frame_gauge(const struct frame *frame, const struct job_event *meter)
     if (!meter || !isfinite(meter->cosine))
         return json_null();
     return json_pack("{s:f,s:o,s:i,s:f}", "value", (double)meter->cosine, "calibrated",
-                     number_or_null((double)meter->gauge), "layer", frame->info->gauge_layer,
-                     "strength", (double)meter->strength);
+                     number_or_null((double)meter->gauge), "layer", meter->layer, "strength",
+                     (double)meter->strength);
 }
 
 /* ---- counts and times ----------------------------------------------------------------------- */

@@ -16,10 +16,11 @@
 #define HEADER_MAX   1024       /* bytes of any header that we look at */
 #define BODIES_BYTES (32 << 20) /* of all request bodies held at a time */
 
+static const char page_policy[] =
+    "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'self'; object-src 'none'";
+
 static const char *const security_headers[][2] = {
-    {"content-security-policy:",
-     "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
-     "frame-ancestors 'self'; object-src 'none'"},
     {"x-content-type-options:", "nosniff"},
     {"referrer-policy:", "no-referrer"},
     {"cross-origin-resource-policy:", "same-origin"},
@@ -60,6 +61,9 @@ static int write_head(struct lws *wsi, const struct http_answer *answer, const c
     uint8_t buffer[LWS_PRE + 4096], *start = buffer + LWS_PRE, *p = start;
     uint8_t *end = buffer + sizeof buffer - 1;
     if (lws_add_http_header_status(wsi, answer->status, &p, end))
+        return -1;
+    if (add_header(wsi, "content-security-policy:", answer->policy ? answer->policy : page_policy,
+                   &p, end))
         return -1;
     for (size_t i = 0; i < sizeof security_headers / sizeof security_headers[0]; i++) {
         if (add_header(wsi, security_headers[i][0], security_headers[i][1], &p, end))

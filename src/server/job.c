@@ -33,6 +33,7 @@ void job_options_release(struct job_options *options)
         free(options->stop[i]);
     free(options->stop);
     free(options->prompt);
+    mix_release(&options->mix);
     *options = (struct job_options){0};
 }
 

@@ -11,9 +11,7 @@
 
 #include "base/error.h"
 #include "base/str.h"
-
-#include <pthread.h>
-#include <stdatomic.h>
+#include "server/steering.h"
 
 #define JOB_TEXT_MAX 64 /* bytes of text in one event; longer text takes several */
 
@@ -29,7 +27,8 @@ struct job_event {
     size_t n_prompt, n_done, n_cached; /* positions */
     float cosine, gauge;               /* NaN: no meter */
     float strength;
-    uint64_t version; /* of the strength */
+    int layer;        /* of the meter */
+    uint64_t version; /* of the live steering */
     float tokens_per_second;
     size_t text_len;
     char text[JOB_TEXT_MAX]; /* whole UTF-8 characters, not terminated */
@@ -44,8 +43,8 @@ struct job_end {
 
 /* What a request sets for itself; all zero: nothing, the server's values hold. */
 struct job_options {
-    bool has_strength; /* it does not follow the live strength */
-    float strength;
+    bool steers; /* by a mix of its own, not the live one */
+    struct steer_mix mix;
     bool has_sampling;
     struct gyaru_sampling sampling;
     bool has_seed; /* sampling.seed is the client's: the same request gives the same answer */

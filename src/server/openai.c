@@ -1,6 +1,5 @@
 /*
- * openai.c - the OpenAI-compatible endpoints: chat completions, models, and the vectors beside
- * them.
+ * openai.c - the OpenAI-compatible endpoints: chat completions and models.
  */
 #include "server/api.h"
 
@@ -19,6 +18,8 @@ int api_refuse(struct conn *conn, struct lws *wsi, const struct gyaru_error *err
 {
     if (error->status == GYARU_NO_MEMORY)
         return http_error(conn, wsi, 503, "unavailable_error", error->text);
+    if (error->status == GYARU_MISMATCH)
+        return http_error(conn, wsi, 409, "invalid_request_error", error->text);
     return http_error(conn, wsi, 400, "invalid_request_error", error->text);
 }
 
@@ -34,6 +35,8 @@ int api_ask(struct server *server, struct conn *conn, struct lws *wsi, json_t *b
             enum frame_style style, bool streams)
 {
     const struct ask_rules rules = {.info = engine_info(server->engine),
+                                    .live = &server->steering,
+                                    .shelf = &server->shelf,
                                     .system = server->options.system,
                                     .max_tokens = server->options.max_tokens,
                                     .history_bytes = server->options.history_bytes,
@@ -96,18 +99,4 @@ int api_model(struct server *server, struct conn *conn, struct lws *wsi)
         return http_error(conn, wsi, 404, "not_found_error",
                           "there is no such model; GET /v1/models names the one there is");
     return http_json(conn, wsi, 200, model_json(info));
-}
-
-int api_vectors(struct server *server, struct conn *conn, struct lws *wsi)
-{
-    const struct engine_info *info = engine_info(server->engine);
-    if (!info)
-        return api_loading(server, conn, wsi);
-    json_t *data = json_array();
-    if (info->vector_name)
-        json_array_append_new(data,
-                              json_pack("{s:s,s:s,s:i,s:s}", "id", info->vector_name, "object",
-                                        "vector", "layer", info->gauge_layer, "fingerprint",
-                                        info->warning ? "unverified" : "match"));
-    return http_json(conn, wsi, 200, json_pack("{s:s,s:o}", "object", "list", "data", data));
 }

@@ -1,6 +1,5 @@
-/* route.c - the table of paths; health and the live strength over HTTP. */
+/* route.c - the table of paths; health. */
 #include "server/api.h"
-#include "server/ask.h"
 
 #include <string.h>
 
@@ -24,39 +23,6 @@ static int answer_health(struct server *server, struct conn *conn, struct lws *w
                                "slots_busy", counts.running, "waiting", counts.waiting));
 }
 
-static int answer_steering(struct server *server, struct conn *conn, struct lws *wsi)
-{
-    const struct engine_info *info = engine_info(server->engine);
-    if (!info)
-        return api_loading(server, conn, wsi);
-    struct steering_value live = steering_get(&server->steering);
-    json_t *json = json_pack("{s:f,s:I,s:f,s:f,s:s?}", "strength", (double)live.strength, "version",
-                             (json_int_t)live.version, "min", (double)GYARU_STRENGTH_MIN, "max",
-                             (double)GYARU_STRENGTH_MAX, "vector", info->vector_name);
-    if (json && info->vector_name)
-        json_object_set_new(json, "layer", json_integer(info->gauge_layer));
-    return http_json(conn, wsi, 200, json);
-}
-
-static int put_steering(struct server *server, struct conn *conn, struct lws *wsi)
-{
-    const struct engine_info *info = engine_info(server->engine);
-    struct gyaru_error error;
-    if (!info)
-        return api_loading(server, conn, wsi);
-    json_t *json = api_body(conn, &error);
-    float strength = 0;
-    int rc = json && !ask_vector(info, json_object_get(json, "vector"), &error)
-                 ? steering_parse(json_object_get(json, "strength"), &strength, &error)
-                 : -1;
-    json_decref(json);
-    if (rc)
-        return http_error(conn, wsi, 400, "invalid_request_error", error.text);
-    steering_set(&server->steering, strength);
-    ws_notify_all(server);
-    return answer_steering(server, conn, wsi);
-}
-
 static int answer_ws(struct server *server, struct conn *conn, struct lws *wsi)
 {
     return http_error(conn, wsi, 426, "invalid_request_error", "this path speaks WebSocket only");
@@ -72,9 +38,14 @@ static const struct route routes[] = {
     {"POST", "/v1/chat/completions/v1/chat/completions", false, true, api_chat_completions},
     {"GET", "/v1/models", false, false, api_models},
     {"GET", "/v1/models/", false, false, api_model},
-    {"GET", "/v1/steering", false, false, answer_steering},
-    {"PUT", "/v1/steering", false, true, put_steering},
+    {"GET", "/v1/steering", false, false, api_steering},
+    {"PUT", "/v1/steering", false, true, api_put_steering},
     {"GET", "/v1/vectors", false, false, api_vectors},
+    {"POST", "/v1/vectors/reload", false, true, api_vectors_reload},
+    {"GET", "/v1/vectors/", false, false, api_vector},
+    {"GET", "/v1/reports", false, false, api_reports},
+    {"GET", "/v1/reports/", false, false, api_report},
+    {"GET", "/v1/personas", false, false, api_personas},
     {"POST", "/tokenize", false, true, api_tokenize},
     {"POST", "/detokenize", false, true, api_detokenize},
     {"GET", "/props", false, false, api_props},

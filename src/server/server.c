@@ -316,7 +316,8 @@ int server_new(const struct server_options *options, struct server **out, struct
     fit_file_limit(&server->options);
     lws_set_log_level(LLL_ERR, lws_log);
     if (open_context(server, err) || open_port(server, err) ||
-        engine_new(options, &server->steering, on_news, server, &server->engine, err)) {
+        engine_new(options, &server->steering, &server->shelf, on_news, server, &server->engine,
+                   err)) {
         server_free(server);
         return -1;
     }
@@ -337,6 +338,7 @@ void server_free(struct server *server)
         lws_context_destroy(server->context);
     }
     engine_free(server->engine);
+    shelf_close(&server->shelf);
     steering_release(&server->steering);
     free(server);
 }
@@ -344,6 +346,12 @@ void server_free(struct server *server)
 int server_port(const struct server *server)
 {
     return server->port;
+}
+
+void server_reload(struct server *server)
+{
+    atomic_store(&server->reload, true);
+    lws_cancel_service(server->context);
 }
 
 void server_stop(struct server *server)
@@ -379,6 +387,20 @@ static void on_tick(lws_sorted_usec_list_t *tick)
     lws_sul_schedule(server->context, 0, &server->tick, on_tick, period);
 }
 
+static void log_ready(struct server *server, const struct engine_info *info)
+{
+    const struct shelf *shelf = &server->shelf;
+    struct steer_mix mix;
+    steering_copy(&server->steering, &mix);
+    log_line("ready: %s on %s, vector %s", info->model_name, info->device,
+             mix.n ? mix.parts[0].vector->name : "none");
+    if (mix.n && mix.parts[0].vector->reason)
+        log_line("warning: %s", mix.parts[0].vector->reason);
+    mix_release(&mix);
+    if (shelf->n > 1)
+        log_line("vectors: %zu", shelf->n);
+}
+
 int server_run(struct server *server, struct gyaru_error *err)
 {
     enum engine_state known = ENGINE_LOADING;
@@ -392,12 +414,14 @@ int server_run(struct server *server, struct gyaru_error *err)
         }
         if (state == ENGINE_READY && known != ENGINE_READY) {
             const struct engine_info *info = engine_info(server->engine);
-            log_line("ready: %s on %s, vector %s", info->model_name, info->device,
-                     info->vector_name ? info->vector_name : "none");
-            if (info->warning)
-                log_line("warning: %s", info->warning);
+            log_ready(server, info);
         }
         known = state;
+        if (state == ENGINE_READY && atomic_exchange(&server->reload, false)) {
+            struct gyaru_error why;
+            if (vectors_reload(server, &why))
+                log_line("error: %s", why.text);
+        }
         if (stop && !server->stopping) {
             begin_stop(server);
             on_tick(&server->tick);

@@ -7,22 +7,20 @@
  *     ws      protocol of the page          steps all running sessions together
  *     conversation  a connection's history        pushes events into each job's bounded ring
  *
- * Between the two: the job queue, the rings, and the live strength (steering.h). Nothing else is
+ * Between the two: the job queue, the rings, and the live steering (steering.h). Nothing else is
  * shared. The server opens no model itself: its owner passes a function that does, because the
  * engine thread has to be the one that calls it.
  */
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
 
-#include "base/error.h"
+#include "server/shelf.h"
 
-/* What load() hands over; the strings live until unload(). */
+/* What load() hands over; the strings live until unload(). No vector is attached yet. */
 struct server_model {
     struct gyaru_model *model;
-    int vector;              /* index of the live vector, -1: none */
-    const char *vector_name; /* NULL: none */
-    const char *warning;     /* why the fingerprint is not certain; NULL: it matches */
-    float strength;          /* to begin with */
+    struct shelf_sources vectors;
+    float strength; /* to begin with */
     struct gyaru_sampling sampling;
 };
 
@@ -33,6 +31,8 @@ struct server_options {
     const char *api_key;      /* NULL: none asked */
     const char *allow_origin; /* pages that may use the API, "http://a:1,http://b"; NULL: none */
     const char *system;       /* first system prompt of a conversation; NULL: the model's own */
+    const char *reports;      /* folder of the reports on vectors; NULL: none */
+    const char *personas;     /* file of system prompts by name; NULL: none */
     int max_tokens;           /* of an answer; 0: what the context leaves */
     int sessions;             /* answers at a time */
 
@@ -65,6 +65,9 @@ int server_new(const struct server_options *options, struct server **out, struct
 
 /* Serves until server_stop(); -1 if the model cannot be opened. */
 int server_run(struct server *server, struct gyaru_error *err);
+
+/* Asks the loop to read the vectors' folder again. From any thread. */
+void server_reload(struct server *server);
 
 /* Asks the loop to end: no new work, running answers get drain_seconds. From any thread. */
 void server_stop(struct server *server);

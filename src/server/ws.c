@@ -12,6 +12,7 @@
 
 #include "base/clock.h"
 #include "base/json.h"
+#include "server/ask.h"
 #include "server/log.h"
 
 #include <math.h>
@@ -39,7 +40,8 @@ struct ws {
 
     struct out_message *out, *out_last;
     int n_out;
-    uint64_t strength_sent; /* version that the client knows */
+    uint64_t strength_sent; /* version of the live steering that the client knows */
+    uint64_t shelf_sent;    /* the same of the vectors there are */
     double blocked_since;   /* seconds, clock: asked for a writable socket; 0: not waiting */
     bool leaving;           /* close with 1001 once everything is sent */
 
@@ -102,12 +104,39 @@ static json_t *number_or_null(double value)
     return isfinite(value) ? json_real(value) : json_null();
 }
 
+/* The main vector and the mix. */
+static void add_steering(json_t *json, const struct steer_mix *mix)
+{
+    const struct shelf_vector *vector = mix->n ? mix->parts[0].vector : NULL;
+    if (!json)
+        return;
+    json_object_set_new(json, "vectors", mix_json(mix));
+    json_object_set_new(json, "vector", vector ? json_string(vector->name) : json_null());
+    json_object_set_new(json, "fingerprint",
+                        vector ? json_string(vector->reason ? "unverified" : "match")
+                               : json_null());
+    json_object_set_new(json, "gauge_layer",
+                        vector ? json_integer(vector->gauge_layer) : json_null());
+}
+
+/* What an answer gets whose message says nothing else. */
+static json_t *sampling_json(const struct server *server, const struct gyaru_sampling *s)
+{
+    return json_pack("{s:f,s:f,s:i,s:f,s:f,s:i}", "temperature", (double)s->temperature, "top_p",
+                     (double)s->top_p, "top_k", s->top_k, "min_p", (double)s->min_p,
+                     "repeat_penalty", (double)s->repeat_penalty, "max_tokens",
+                     server->options.max_tokens);
+}
+
 static void send_hello(struct ws *ws)
 {
     const struct engine_info *info = engine_info(ws->server->engine);
     struct steering_value live = steering_get(&ws->server->steering);
     struct engine_counts counts = engine_counts(ws->server->engine);
+    struct steer_mix mix;
+    steering_copy(&ws->server->steering, &mix);
     ws->strength_sent = live.version;
+    ws->shelf_sent = ws->server->shelf_version;
     json_t *json = json_pack(
         "{s:s,s:s,s:s,s:s,s:i,s:f,s:I,s:f,s:f,s:b,s:I,s:s?}", "type", "hello", "server",
         "gyaru " GYARU_VERSION, "model", info->model_name, "device", info->device, "context",
@@ -115,16 +144,22 @@ static void send_hello(struct ws *ws)
         "strength_min", (double)GYARU_STRENGTH_MIN, "strength_max", (double)GYARU_STRENGTH_MAX,
         "busy", counts.running >= counts.slots, "max_message_bytes",
         (json_int_t)ws->server->options.message_bytes, "system", ws->conversation.system);
-    if (json && info->vector_name) {
-        json_object_set_new(json, "vector", json_string(info->vector_name));
-        json_object_set_new(json, "fingerprint",
-                            json_string(info->warning ? "unverified" : "match"));
-        json_object_set_new(json, "gauge_layer", json_integer(info->gauge_layer));
-    } else if (json) {
-        json_object_set_new(json, "vector", json_null());
-        json_object_set_new(json, "fingerprint", json_null());
-        json_object_set_new(json, "gauge_layer", json_null());
-    }
+    if (json)
+        json_object_set_new(json, "sampling", sampling_json(ws->server, &info->sampling));
+    add_steering(json, &mix);
+    mix_release(&mix);
+    send_json(ws, json);
+}
+
+static void send_strength(struct ws *ws, struct steering_value live)
+{
+    struct steer_mix mix;
+    steering_copy(&ws->server->steering, &mix);
+    json_t *json = json_pack("{s:s,s:f,s:I}", "type", "strength_updated", "value",
+                             (double)live.strength, "version", (json_int_t)live.version);
+    add_steering(json, &mix);
+    mix_release(&mix);
+    ws->strength_sent = live.version;
     send_json(ws, json);
 }
 
@@ -191,12 +226,11 @@ static void send_token(struct ws *ws, const struct job_event *event)
                                 ws->answer.len - start));
     if (event->kind != JOB_TOKEN || !isfinite(event->cosine))
         return;
-    const struct engine_info *info = engine_info(ws->server->engine);
     double rate = event->tokens_per_second > 0 ? (double)event->tokens_per_second : NAN;
     send_json(ws,
               json_pack("{s:s,s:f,s:o,s:i,s:f,s:I,s:o}", "type", "gauge", "value",
                         (double)event->cosine, "calibrated", number_or_null((double)event->gauge),
-                        "layer", info->gauge_layer, "strength", (double)event->strength, "version",
+                        "layer", event->layer, "strength", (double)event->strength, "version",
                         (json_int_t)event->version, "tokens_per_second", number_or_null(rate)));
 }
 
@@ -222,10 +256,13 @@ static void send_event(struct ws *ws, const struct job_event *event)
 static void make_message(struct ws *ws)
 {
     struct steering_value live = steering_get(&ws->server->steering);
+    if (ws->shelf_sent != ws->server->shelf_version) {
+        ws->shelf_sent = ws->server->shelf_version;
+        send_json(ws, json_pack("{s:s}", "type", "vectors_changed"));
+        return;
+    }
     if (live.version != ws->strength_sent) {
-        ws->strength_sent = live.version;
-        send_json(ws, json_pack("{s:s,s:f,s:I}", "type", "strength_updated", "value",
-                                (double)live.strength, "version", (json_int_t)live.version));
+        send_strength(ws, live);
         return;
     }
     struct job_event event;
@@ -307,14 +344,19 @@ static int take_history(struct conversation *conversation, const json_t *history
     return 0;
 }
 
-static void start_answer(struct ws *ws)
+/* Takes over the options. */
+static void start_answer(struct ws *ws, struct ask *ask)
 {
-    const struct server_options *options = &ws->server->options;
     struct gyaru_message *messages;
     size_t n;
     struct job *job = NULL;
     if (!conversation_copy(&ws->conversation, &messages, &n))
-        job = job_new(messages, n, options->max_tokens, options->ring_events);
+        job = job_new(messages, n, ask->max_tokens, ws->server->options.ring_events);
+    if (job) {
+        job->options = ask->options;
+        ask->options = (struct job_options){0};
+    }
+    ask_release(ask);
     if (!job) {
         conversation_pop(&ws->conversation);
         send_error(ws, "no_memory", "out of memory; try again");
@@ -351,13 +393,24 @@ static void on_message(struct ws *ws, const json_t *json)
         send_error(ws, "stopping", "the server is shutting down");
         return;
     }
+    struct gyaru_error error;
+    struct ask ask;
+    const struct ask_rules rules = {.info = engine_info(ws->server->engine),
+                                    .live = &ws->server->steering,
+                                    .shelf = &ws->server->shelf,
+                                    .max_tokens = ws->server->options.max_tokens};
+    if (ask_options(&ask, &rules, json_object_get(json, "sampling"), json, &error)) {
+        send_error(ws, "invalid", error.text);
+        return;
+    }
     if ((history && take_history(&ws->conversation, history)) ||
         conversation_add(&ws->conversation, false, json_string_value(content),
                          json_string_length(content))) {
+        ask_release(&ask);
         send_error(ws, "no_memory", "out of memory; try again");
         return;
     }
-    start_answer(ws);
+    start_answer(ws, &ask);
 }
 
 static void on_strength(struct ws *ws, const json_t *json)
@@ -369,6 +422,17 @@ static void on_strength(struct ws *ws, const json_t *json)
         return;
     }
     steering_set(&ws->server->steering, strength);
+    ws_notify_all(ws->server);
+}
+
+/* As PUT /v1/steering. */
+static void on_steering(struct ws *ws, const json_t *json)
+{
+    struct gyaru_error error;
+    if (steering_change(&ws->server->steering, &ws->server->shelf, json, &error)) {
+        send_error(ws, "invalid", error.text);
+        return;
+    }
     ws_notify_all(ws->server);
 }
 
@@ -410,7 +474,7 @@ static const struct {
 } handlers[] = {
     {"message", on_message}, {"update_strength", on_strength},
     {"cancel", on_cancel},   {"reset", on_reset},
-    {"system", on_system},
+    {"system", on_system},   {"update_steering", on_steering},
 };
 
 static void on_text(struct ws *ws, const char *text, size_t len)
@@ -511,7 +575,8 @@ void ws_notify_all(struct server *server)
     for (struct ws *ws = server->ws_list; ws; ws = ws->next) {
         if (ws->job && job_overflowed(ws->job))
             kill_connection(ws, "it reads too slowly");
-        else if (version != ws->strength_sent || (ws->job && job_pending(ws->job)))
+        else if (version != ws->strength_sent || server->shelf_version != ws->shelf_sent ||
+                 (ws->job && job_pending(ws->job)))
             want_write(ws);
     }
 }
