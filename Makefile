@@ -26,7 +26,7 @@ APP_SRC := $(sort $(wildcard src/talk/*.c src/server/*.c src/cli/*.c))
 WEB_STYLE := $(sort $(wildcard src/web/style/*.css))
 WEB_SRC := $(sort $(wildcard src/web/*.*)) $(BUILD)/style.css
 # The CUDA tests are linked by rules of their own, below.
-TEST_SRC := $(sort $(filter-out tests/test_cuda.c,$(wildcard tests/test_*.c)))
+TEST_SRC := $(sort $(filter-out tests/test_cuda%,$(wildcard tests/test_*.c)))
 
 LIB_OBJ := $(LIB_SRC:%.c=$(BUILD)/%.o)
 APP_OBJ := $(APP_SRC:%.c=$(BUILD)/%.o) $(BUILD)/web_assets.o
@@ -93,7 +93,7 @@ EMU_FLAGS = -Itests/cuda_emu -Isrc -Iinclude -fPIC -g -O2 -MMD -MP -Wall -Wno-un
 EMU_OBJ  := $(CUDA_CU:%=$(EMU)/%.o) $(CUDA_C:%.c=$(EMU)/%.o) $(EMU)/emu.o \
             $(CUDA_BASE:%.c=$(BUILD)/%.o)
 # Whole models take minutes under sanitizers and run the same code.
-EMU_TEST := $(if $(HAVE_CXX),$(EMU)/test_cuda_host $(if $(SAN),,$(EMU)/test_reference_host))
+EMU_TEST := $(if $(HAVE_CXX),$(EMU)/test_cuda_host $(EMU)/test_cuda_model_host $(if $(SAN),,$(EMU)/test_reference_host))
 
 $(EMU)/src/%.cu.o: src/%.cu
 	@mkdir -p $(@D)
@@ -115,16 +115,20 @@ LINK_TEST = $(CC) $(ALL_CFLAGS) $(FILE_FLAGS) -Itests $(ALL_LDFLAGS) -Wl,--as-ne
 $(EMU)/test_cuda_host $(BUILD)/test_cuda: tests/test_cuda.c $(CUDA_TEST_LIB)
 	@mkdir -p $(@D)
 	$(LINK_TEST)
+$(EMU)/test_cuda_model_host $(BUILD)/test_cuda_model: tests/test_cuda_model.c $(CUDA_TEST_LIB)
+	@mkdir -p $(@D)
+	$(LINK_TEST)
 $(EMU)/test_reference_host $(BUILD)/test_cuda_reference: tests/test_reference.c $(CUDA_TEST_LIB)
 	@mkdir -p $(@D)
 	$(LINK_TEST)
-$(EMU)/test_cuda_host $(EMU)/test_reference_host: | $(EMU)/libgyaru-cuda.so
-$(EMU)/test_cuda_host: private FILE_FLAGS = -DCUDA_REQUIRED
+$(EMU)/test_cuda_host $(EMU)/test_cuda_model_host $(EMU)/test_reference_host: \
+    | $(EMU)/libgyaru-cuda.so
+$(EMU)/test_cuda_host $(EMU)/test_cuda_model_host: private FILE_FLAGS = -DCUDA_REQUIRED
 $(BUILD)/test_cuda_reference: private FILE_FLAGS = -DTEST_DEVICE='"cuda"'
 $(EMU)/test_reference_host: private FILE_FLAGS = -DTEST_DEVICE='"cuda"' -DLONGEST=64
 
 # On the GPU. Without one, or without nvcc, the tests say why they are skipped.
-CUDA_TESTS := $(BUILD)/test_cuda $(BUILD)/test_cuda_reference
+CUDA_TESTS := $(BUILD)/test_cuda $(BUILD)/test_cuda_model $(BUILD)/test_cuda_reference
 test-cuda: $(CUDA_TESTS) $(if $(HAVE_NVCC),$(BUILD)/libgyaru-cuda.so)
 	@BUILD=$(BUILD) sh tests/run.sh $(CUDA_TESTS)
 

@@ -5,7 +5,8 @@
  * steering strengths, so that prefill, decode and batching are one path. The residual stream
  * x [n, hidden] and all activations live inside the stage; the layer loop only names operations.
  *
- *     begin, embed, { edit*, qkv, attend, project, gate_up, down, edit*, tap/meter }*, head, end
+ *     begin, embed, { edit*, qkv, attend, project, gate_up, down, edit*, tap/meter }*, head,
+ *     [candidates], end
  *
  * Operations between begin and end may be asynchronous; results are valid after end. A row's
  * result does not depend, bit for bit, on the other rows of the step.
@@ -15,6 +16,9 @@
 
 #include "base/error.h"
 #include "quant/quant.h"
+
+#define BACKEND_CANDIDATES 256
+#define BACKEND_MASS_ERROR 1e-4 /* relative */
 
 struct backend_device; /* an opened processor */
 struct backend_matrix; /* weights in the layout that the kernels want */
@@ -35,12 +39,33 @@ struct backend_shape {
     enum gyaru_kv kv;
 };
 
+/* Which logits may be chosen, and how they are looked at. */
+struct backend_choice {
+    float temperature, penalty; /* of gyaru_sampling; penalty 1: off */
+    int32_t n_ids;              /* ids 0..n_ids-1 are allowed */
+};
+
 struct backend_row {
     int32_t token;
     int32_t slot;
     int32_t pos;                       /* KV of 0..pos-1 must be in the slot already or come */
     float strength[GYARU_MAX_VECTORS]; /*   from earlier rows of this step */
     bool logits;                       /* head wanted for this row */
+    struct backend_choice choice;      /* where candidates() is called */
+};
+
+/* What sampling needs of a row in place of all its logits; after the repetition penalty. */
+struct backend_candidate {
+    float logit;
+    int32_t id;
+};
+struct backend_candidates {
+    int32_t n;  /* all ids whose logit is not below the least of `best`, in any order;
+                   -1: too many of them, or some logit is not finite: fetch() */
+    float max;  /* of the allowed ids' logits */
+    float mass; /* sum over them of exp((logit - max) / temperature), to BACKEND_MASS_ERROR; 0 at
+                   temperature 0 */
+    struct backend_candidate best[BACKEND_CANDIDATES];
 };
 
 struct backend {
@@ -96,8 +121,18 @@ struct backend {
     /* logits of the rows that want them = rmsnorm(x) * W^T */
     void (*head)(struct backend_stage *stage, const struct backend_vector *norm,
                  const struct backend_matrix *weights);
+    /* NULL: not there, all logits come back. After head, in place of all logits: out [rows that
+     * want logits], host memory, valid after end, whose logits then are not. */
+    void (*candidates)(struct backend_stage *stage, struct backend_candidates *out);
     /* Waits. *logits: host view [rows that wanted them, vocab], valid until the next begin. */
     int (*end)(struct backend_stage *stage, float **logits, struct gyaru_error *err);
+    /* With candidates(). After end: all logits [vocab] of the row'th of those rows, without
+     * penalty, valid until the next fetch or begin. */
+    int (*fetch)(struct backend_stage *stage, int row, float **logits, struct gyaru_error *err);
+    /* With candidates(). Between steps: the ids that the penalty of the slot's rows acts on are
+     * those that `seen` [vocab] marks; the tokens of its rows that want logits join them. */
+    int (*remember)(struct backend_stage *stage, int slot, const uint8_t *seen,
+                    struct gyaru_error *err);
 };
 
 /* "cpu", or the plug-in of another device; fails with what is missing. */

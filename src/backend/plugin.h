@@ -14,12 +14,13 @@
 #define BACKEND_PLUGIN_SIZES                                                                       \
     {                                                                                              \
         sizeof(struct backend), sizeof(struct backend_shape), sizeof(struct backend_row),          \
-            sizeof(struct quant_source), sizeof(struct gyaru_error)                                \
+            sizeof(struct quant_source), sizeof(struct gyaru_error),                               \
+            sizeof(struct backend_candidates)                                                      \
     }
 
 struct backend_plugin {
     char version[16]; /* GYARU_VERSION */
-    size_t sizes[5];  /* BACKEND_PLUGIN_SIZES */
+    size_t sizes[6];  /* BACKEND_PLUGIN_SIZES */
     const struct backend *backend;
 };
 

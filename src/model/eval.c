@@ -68,7 +68,7 @@ static int eval_chunk(struct gyaru_model *m, struct gyaru_eval *e, int slot, siz
             row->strength[v] = e->strengths[v];
     }
     float *logits;
-    struct model_taps taps = {hidden};
+    struct model_taps taps = {.hidden = hidden};
     if (qwen2_forward(m, m->rows, n, &taps, &logits, err))
         return -1;
     for (int i = 0; i < n; i++)

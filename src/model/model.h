@@ -34,6 +34,7 @@ struct model_edit {
 /* Where a forward pass leaves what it read. Host memory; each may be NULL. */
 struct model_taps {
     float *hidden; /* [n_layers+1, n, hidden]: embedding output, then each block's output */
+    struct backend_candidates *candidates; /* [rows that want logits], which then are not there */
 };
 
 struct attached {
@@ -66,6 +67,7 @@ struct gyaru_model {
     struct gyaru_session **slots; /* [n_slots] who holds it, NULL: free */
     struct backend_row *rows;     /* [max_rows] of the step being built */
     struct sampler *sampler;
+    struct backend_candidates *candidates; /* [max_logits]; NULL: the backend gives logits only */
 };
 
 /* Rows that may ask for logits in one step, beyond one per session: the chunk of gyaru_model_eval

@@ -220,6 +220,9 @@ static int load(struct gyaru_model *m, struct model_plan *plan, const char *dir,
                          dir, gyaru_tokenizer_size(m->tokenizer), plan->config.vocab);
     m->shape = plan->shape;
     fill_info(m, plan);
+    size_t n = (size_t)m->shape.max_logits;
+    if (m->backend->candidates && !(m->candidates = calloc(n, sizeof *m->candidates)))
+        return error_memory(err, n * sizeof *m->candidates, "the model");
     if (sampler_new(plan->config.vocab, &m->sampler, err) ||
         weights_load(m, &plan->source, options, err) ||
         m->backend->stage_new(m->device, &m->shape, &m->stage, err))
@@ -277,6 +280,7 @@ void gyaru_model_close(struct gyaru_model *m)
         gyaru_tokenizer_close(m->tokenizer);
     model_config_release(&m->config);
     sampler_free(m->sampler);
+    free(m->candidates);
     free(m->rows);
     free(m->slots);
     free(m->name);

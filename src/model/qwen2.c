@@ -55,5 +55,7 @@ int qwen2_forward(struct gyaru_model *m, const struct backend_row *rows, int n,
         tap(m, taps, l + 1, n);
     }
     b->head(s, m->norm, m->head);
+    if (taps && taps->candidates)
+        b->candidates(s, taps->candidates);
     return b->end(s, logits, err);
 }

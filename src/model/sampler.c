@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 struct candidate {
     float logit; /* later: probability, not normalised */
@@ -12,7 +13,13 @@ struct candidate {
 };
 
 struct sampler {
-    struct candidate *candidates; /* [vocab] */
+    struct candidate *candidates; /* [vocab] scratch */
+    /* Of sampler_offer() */
+    struct candidate offered[BACKEND_CANDIDATES]; /* sorted */
+    int n_offered, n_refused, n_tokens;
+    float top;   /* logit that mass is relative to */
+    double mass; /* of all ids that are not refused */
+    double slack;
 };
 
 int sampler_new(int vocab, struct sampler **out, struct gyaru_error *err)
@@ -103,26 +110,71 @@ static int gather_sorted(struct sampler *s, const float *logits, int n,
     }
 }
 
-/* Turns sorted logits into probabilities and cuts by top-k, top-p and min-p. `total` is the mass of
- * all ids relative to the largest; 0: that of the top k. */
-static int cut(struct candidate *c, int count, const struct gyaru_sampling *p, double total)
+/* Sorted candidates and what is known of the ids that are not among them. */
+struct choice {
+    struct candidate *c; /* [count], turned into probabilities */
+    int count;
+    bool whole;   /* nothing that could be picked is missing */
+    double total; /* mass of all ids relative to the largest; 0: nobody asked */
+    double slack; /* how far total may be off */
+};
+
+/* Turns sorted logits into probabilities and cuts by top-k, top-p and min-p: how many are left.
+ * *sum: their mass. SAMPLER_UNSURE where ids that are missing could tell. */
+static int cut(struct choice *s, const struct gyaru_sampling *p, double *sum)
 {
-    if (p->top_k > 0 && count > p->top_k)
-        count = p->top_k;
+    struct candidate *c = s->c;
+    bool top_k = p->top_k > 0 && s->count >= p->top_k;
+    int count = top_k ? p->top_k : s->count;
     float max = c[0].logit;
-    double kept = 0;
+    double kept = 0, mass = 0;
     for (int i = 0; i < count; i++) {
         c[i].logit = expf((c[i].logit - max) / p->temperature);
         kept += (double)c[i].logit;
     }
-    double mass = 0, sum = total > 0 ? total : kept;
-    for (int i = 0; i < count; i++) {
+    if (s->total <= 0 && !s->whole && !top_k)
+        return SAMPLER_UNSURE;
+    double all = s->total > 0 ? s->total : kept, slack = s->total > 0 ? s->slack : 0;
+    int i = 0;
+    for (; i < count; i++) {
         bool improbable = p->min_p > 0 && c[i].logit < p->min_p;
-        if (i && (improbable || (p->top_p < 1 && mass >= (double)p->top_p * sum)))
-            return i;
+        if (i && improbable)
+            break;
+        if (i && p->top_p < 1 && mass >= (double)p->top_p * (all - slack)) {
+            if (mass >= (double)p->top_p * (all + slack))
+                break;
+            return SAMPLER_UNSURE;
+        }
         mass += (double)c[i].logit;
     }
-    return count;
+    *sum = mass;
+    if (i < count || s->whole || top_k)
+        return i;
+    if (p->top_p < 1 || p->min_p > 0)
+        return SAMPLER_UNSURE;
+    *sum = all; /* nothing cuts: the missing ones may be picked, too */
+    return i;
+}
+
+/* One of the candidates by chance, or SAMPLER_UNSURE. */
+static int32_t pick(struct choice *s, const struct gyaru_sampling *p, uint64_t *random)
+{
+    double sum;
+    int count = cut(s, p, &sum);
+    if (count < 0)
+        return SAMPLER_UNSURE;
+    double share = next_random(random), at = share * sum;
+    double unsure = count == s->count && !s->whole ? share * s->slack : 0;
+    for (int i = 0; i < count; i++) {
+        if (unsure > 0 && fabs(at) <= unsure)
+            return SAMPLER_UNSURE;
+        at -= (double)s->c[i].logit;
+        if (at < 0 && at >= -unsure)
+            return SAMPLER_UNSURE;
+        if (at < 0)
+            return s->c[i].id;
+    }
+    return s->whole ? s->c[count - 1].id : SAMPLER_UNSURE;
 }
 
 int32_t sampler_pick(struct sampler *s, float *logits, int n_tokens, const struct gyaru_sampling *p,
@@ -132,17 +184,55 @@ int32_t sampler_pick(struct sampler *s, float *logits, int n_tokens, const struc
     int32_t best = sampler_argmax(logits, n_tokens);
     if (best < 0 || p->temperature <= 0)
         return best;
-    double total;
-    int count = gather_sorted(s, logits, n_tokens, p, logits[best], &total);
-    count = cut(s->candidates, count, p, total);
-    double sum = 0;
-    for (int i = 0; i < count; i++)
-        sum += (double)s->candidates[i].logit;
-    double at = next_random(random) * sum;
-    for (int i = 0; i < count; i++) {
-        at -= (double)s->candidates[i].logit;
-        if (at < 0)
-            return s->candidates[i].id;
+    struct choice choice = {.c = s->candidates, .whole = true};
+    choice.count = gather_sorted(s, logits, n_tokens, p, logits[best], &choice.total);
+    return pick(&choice, p, random);
+}
+
+/* ---- from candidates ---------------------------------------------------------------------------
+ */
+
+void sampler_offer(struct sampler *s, const struct backend_candidates *from, int n_tokens)
+{
+    s->n_offered = from->n < 0 ? 0 : from->n;
+    s->n_refused = 0;
+    s->n_tokens = n_tokens;
+    s->top = from->max;
+    s->mass = (double)from->mass;
+    s->slack = s->mass * BACKEND_MASS_ERROR;
+    for (int i = 0; i < s->n_offered; i++)
+        s->offered[i] = (struct candidate){from->best[i].logit, from->best[i].id};
+    qsort(s->offered, (size_t)s->n_offered, sizeof *s->offered, by_logit);
+}
+
+void sampler_refuse(struct sampler *s, int32_t id, const struct gyaru_sampling *p)
+{
+    int i = 0;
+    while (i < s->n_offered && s->offered[i].id != id)
+        i++;
+    if (i == s->n_offered)
+        return;
+    if (p->temperature > 0)
+        s->mass -= exp(((double)s->offered[i].logit - (double)s->top) / (double)p->temperature);
+    s->n_offered--;
+    s->n_refused++;
+    memmove(s->offered + i, s->offered + i + 1, (size_t)(s->n_offered - i) * sizeof *s->offered);
+}
+
+int32_t sampler_pick_offered(struct sampler *s, const struct gyaru_sampling *p, uint64_t *random)
+{
+    if (!s->n_offered)
+        return SAMPLER_UNSURE;
+    if (p->temperature <= 0)
+        return s->offered[0].id;
+    memcpy(s->candidates, s->offered, (size_t)s->n_offered * sizeof *s->offered);
+    struct choice choice = {.c = s->candidates,
+                            .count = s->n_offered,
+                            .whole = s->n_offered + s->n_refused == s->n_tokens};
+    if (p->top_k <= 0 || p->top_k >= s->n_tokens) {
+        double scale = exp(((double)s->top - (double)s->offered[0].logit) / (double)p->temperature);
+        choice.total = s->mass * scale;
+        choice.slack = s->slack * scale;
     }
-    return s->candidates[count - 1].id;
+    return pick(&choice, p, random);
 }

@@ -7,7 +7,9 @@
 #ifndef MODEL_SAMPLER_H
 #define MODEL_SAMPLER_H
 
-#include "base/error.h"
+#include "backend/backend.h"
+
+#define SAMPLER_UNSURE (-2)
 
 struct sampler; /* scratch for one vocabulary */
 
@@ -19,6 +21,18 @@ void sampler_free(struct sampler *sampler);
  * finite: steering has driven the numbers out of range. */
 int32_t sampler_pick(struct sampler *sampler, float *logits, int n_tokens,
                      const struct gyaru_sampling *sampling, const uint8_t *seen, uint64_t *random);
+
+/* The same picks from a device's candidates, whose logits have their penalty. n_tokens: the ids
+ * that they were chosen from. */
+void sampler_offer(struct sampler *sampler, const struct backend_candidates *from, int n_tokens);
+
+/* What sampler_pick() would pick from all logits, with the same draw; SAMPLER_UNSURE where only all
+ * of them can tell: *random is then anywhere. */
+int32_t sampler_pick_offered(struct sampler *sampler, const struct gyaru_sampling *sampling,
+                             uint64_t *random);
+
+/* `id` is not to be picked again, as if its logit were -INFINITY. */
+void sampler_refuse(struct sampler *sampler, int32_t id, const struct gyaru_sampling *sampling);
 
 /* Index of the largest of n values; the first among equals; -1 if none is finite. */
 int32_t sampler_argmax(const float *values, int n);

@@ -148,6 +148,9 @@ int gyaru_session_start(struct gyaru_session *s, const struct gyaru_request *r,
     memset(s->seen, 0, (size_t)s->model->shape.vocab);
     for (size_t i = 0; i < r->n_prompt; i++)
         s->seen[r->prompt[i]] = 1;
+    if (r->sampling.repeat_penalty != 1 && s->model->candidates &&
+        s->model->backend->remember(s->model->stage, s->slot, s->seen, err))
+        return -1;
     size_t room = (size_t)s->model->shape.context - r->n_prompt;
     size_t wanted = r->max_tokens > 0 ? (size_t)r->max_tokens : room;
     s->n_limit = r->n_prompt + (wanted < room ? wanted : room);

@@ -21,6 +21,12 @@ static bool decoding(const struct gyaru_session *s)
     return s->n_cached + 1 == s->n_tokens;
 }
 
+/* Ids past the tokenizer are the head's padding. */
+static int n_choices(const struct gyaru_session *s)
+{
+    return s->any_id ? s->model->shape.vocab : s->model->info.n_tokens;
+}
+
 static void add_rows(struct gyaru_session *s, int count, int *n)
 {
     uint64_t key = model_steering_key(s->model, s->strengths);
@@ -32,7 +38,10 @@ static void add_rows(struct gyaru_session *s, int count, int *n)
         *row = (struct backend_row){.token = s->tokens[pos],
                                     .slot = s->slot,
                                     .pos = (int32_t)pos,
-                                    .logits = pos + 1 == s->n_tokens};
+                                    .logits = pos + 1 == s->n_tokens,
+                                    .choice = {.temperature = s->sampling.temperature,
+                                               .penalty = s->sampling.repeat_penalty,
+                                               .n_ids = n_choices(s)}};
         for (int e = 0; e < GYARU_MAX_VECTORS; e++)
             row->strength[e] = s->strengths[e];
         s->keys[pos] = key;
@@ -114,7 +123,7 @@ static int32_t draw(struct gyaru_session *s, float *logits)
 {
     struct gyaru_model *m = s->model;
     struct gyaru_sampling sampling = s->sampling;
-    int n_ids = s->any_id ? m->shape.vocab : m->info.n_tokens;
+    int n_ids = n_choices(s);
     int32_t first = sampler_pick(m->sampler, logits, n_ids, &sampling, s->seen, &s->random);
     int32_t id = first;
     sampling.repeat_penalty = 1; /* has acted on the logits */
@@ -125,13 +134,58 @@ static int32_t draw(struct gyaru_session *s, float *logits)
     return id >= 0 && !breaks_character(s, id) ? id : first;
 }
 
-static void take_token(struct gyaru_session *s, float *logits, struct gyaru_event *event)
+/* The same id from a device's candidates; SAMPLER_UNSURE if they do not do. */
+static int32_t draw_offered(struct gyaru_session *s, const struct backend_candidates *from)
+{
+    struct sampler *sampler = s->model->sampler;
+    uint64_t random = s->random;
+    sampler_offer(sampler, from, n_choices(s));
+    int32_t id = sampler_pick_offered(sampler, &s->sampling, &random);
+    while (id >= 0 && breaks_character(s, id)) {
+        sampler_refuse(sampler, id, &s->sampling);
+        id = sampler_pick_offered(sampler, &s->sampling, &random);
+    }
+    if (id >= 0)
+        s->random = random;
+    return id;
+}
+
+/* What a step leaves of the rows that wanted logits: all of them or candidates. */
+struct heads {
+    float *logits;                               /* [n, vocab] */
+    const struct backend_candidates *candidates; /* [n]; NULL: logits are there */
+    int next;
+};
+
+static int next_id(struct gyaru_session *s, struct heads *heads, int32_t *id,
+                   struct gyaru_error *err)
 {
     struct gyaru_model *m = s->model;
-    int32_t id = draw(s, logits);
+    int row = heads->next++;
+    if (!heads->candidates) {
+        *id = draw(s, heads->logits + (size_t)row * (size_t)m->shape.vocab);
+        return 0;
+    }
+    float *logits;
+    *id = draw_offered(s, &heads->candidates[row]);
+    if (*id != SAMPLER_UNSURE)
+        return 0;
+    if (m->backend->fetch(m->stage, row, &logits, err))
+        return -1;
+    *id = draw(s, logits);
+    return 0;
+}
+
+static int take_token(struct gyaru_session *s, struct heads *heads, struct gyaru_event *event,
+                      struct gyaru_error *err)
+{
+    struct gyaru_model *m = s->model;
+    int32_t id;
+    if (next_id(s, heads, &id, err))
+        return -1;
     if (id < 0) {
         finish(s, event, GYARU_OVERFLOW);
-        return;
+        return 0;
     }
     if (s->first_token <= 0)
         s->first_token = clock_seconds();
@@ -148,9 +202,11 @@ static void take_token(struct gyaru_session *s, float *logits, struct gyaru_even
         finish(s, event, GYARU_STOP);
     else if (s->n_tokens == s->n_limit)
         finish(s, event, GYARU_LENGTH);
+    return 0;
 }
 
-static void report(struct gyaru_session *s, float **logits, size_t vocab, struct gyaru_event *event)
+static int report(struct gyaru_session *s, struct heads *heads, struct gyaru_event *event,
+                  struct gyaru_error *err)
 {
     *event = (struct gyaru_event){.session = s,
                                   .token = -1,
@@ -163,14 +219,13 @@ static void report(struct gyaru_session *s, float **logits, size_t vocab, struct
         finish(s, event, GYARU_CANCELLED);
     else {
         s->n_cached += (size_t)s->n_rows;
-        if (s->n_cached == s->n_tokens) {
-            take_token(s, *logits, event);
-            *logits += vocab;
-        }
+        if (s->n_cached == s->n_tokens && take_token(s, heads, event, err))
+            return -1;
     }
     event->n_prompt_done = s->n_cached < s->n_prompt ? s->n_cached : s->n_prompt;
     event->text = s->reply.out.data ? s->reply.out.data : "";
     event->text_len = s->reply.out.len;
+    return 0;
 }
 
 /* Rows were built in two rounds: events must walk them in the order of the rows, because logits
@@ -192,16 +247,19 @@ int gyaru_step(struct gyaru_session *const *sessions, size_t n, struct gyaru_eve
         return 0;
     struct gyaru_model *m = sessions[0]->model;
     int n_rows = build_rows(sessions, n, m->shape.max_rows);
-    float *logits = NULL;
-    if (n_rows && qwen2_forward(m, m->rows, n_rows, NULL, &logits, err))
+    struct heads heads = {.candidates = m->candidates};
+    struct model_taps taps = {.candidates = m->candidates};
+    if (n_rows && qwen2_forward(m, m->rows, n_rows, &taps, &heads.logits, err))
         return -1;
     for (size_t i = 0; i < n; i++)
-        if (sessions[i]->busy && sessions[i]->cancelled)
-            report(sessions[i], &logits, 0, &events[(*n_events)++]);
+        if (sessions[i]->busy && sessions[i]->cancelled &&
+            report(sessions[i], &heads, &events[(*n_events)++], err))
+            return -1;
     for (int row = 0; row < n_rows;) {
         struct gyaru_session *s = session_at_row(sessions, n, row);
         row += s->n_rows;
-        report(s, &logits, (size_t)m->shape.vocab, &events[(*n_events)++]);
+        if (report(s, &heads, &events[(*n_events)++], err))
+            return -1;
     }
     return 0;
 }

@@ -294,7 +294,7 @@ static int read_side(struct run *r, const struct journal *j, size_t first, size_
         begin_text(r, &r->lanes[i], text_of(r, first + i, side), side, r->records + i * floats);
     while ((n_rows = build_rows(r, n))) {
         float *logits;
-        struct model_taps taps = {r->taps};
+        struct model_taps taps = {.hidden = r->taps};
         if (qwen2_forward(r->model, r->rows, (int)n_rows, &taps, &logits, err))
             return -1;
         for (size_t row = 0; row < n_rows; row++)

@@ -15,8 +15,7 @@
 #ifndef CUDA_KERNELS_H
 #define CUDA_KERNELS_H
 
-#include "gyaru.h"
-#include "quant/quant.h"
+#include "backend/backend.h"
 
 #include <cuda_runtime_api.h>
 
@@ -58,6 +57,7 @@ struct cuda_row {
     int32_t token, slot, pos;
     int32_t logits; /* row of the logits buffer, -1: none wanted */
     float strength[GYARU_MAX_VECTORS];
+    struct backend_choice choice;
 };
 
 /* ---- x as the matrix kernels want it ---- */
@@ -134,6 +134,23 @@ void cuda_edit(const struct cuda_row *rows, int n, int index, const float *direc
 /* out [n][2] = { x . direction, x . x } */
 void cuda_meter(const float *x, int n, int hidden, const float *direction, float *out,
                 cudaStream_t stream);
+
+/* ---- sampling ---- */
+
+#define CUDA_CHOOSE_BLOCKS  64 /* of a row, at most */
+#define CUDA_CHOOSE_SCRATCH (CUDA_CHOOSE_BLOCKS * 10 + 1)
+
+struct cuda_choose {
+    const struct cuda_row *rows;
+    int n, n_logits, vocab;
+    const float *logits;            /* [n_logits, vocab] */
+    uint32_t *seen;                 /* [slots][seen_words] a bit for each id */
+    int seen_words;                 /* (vocab + 31) / 32 */
+    float *scratch;                 /* [n_logits][CUDA_CHOOSE_SCRATCH] */
+    int *counters, *odd;            /* [n_logits] zero before and after */
+    struct backend_candidates *out; /* [n_logits] n may exceed what there is room for */
+};
+void cuda_choose(const struct cuda_choose *a, cudaStream_t stream);
 
 /* ---- loading ---- */
 

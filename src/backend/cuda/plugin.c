@@ -67,7 +67,10 @@ static const struct backend backend_cuda = {
     .meter = cuda_op_meter,
     .tap = cuda_op_tap,
     .head = cuda_op_head,
+    .candidates = cuda_op_candidates,
     .end = cuda_op_end,
+    .fetch = cuda_fetch,
+    .remember = cuda_remember,
 };
 
 extern const struct backend_plugin gyaru_backend_plugin;

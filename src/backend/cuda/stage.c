@@ -47,6 +47,18 @@ static size_t counters_of(const struct backend_shape *s)
     return larger(rows / 16 + 8, (size_t)s->max_rows * query_blocks(s));
 }
 
+static void carve_choice(struct carver *c, const struct backend_shape *s, struct cuda_choose *to)
+{
+    size_t rows = (size_t)s->max_logits;
+    to->vocab = s->vocab;
+    to->seen_words = (s->vocab + 31) / 32;
+    to->seen = carve(c, (size_t)s->n_slots * (size_t)to->seen_words, sizeof *to->seen);
+    to->scratch = carve(c, rows * CUDA_CHOOSE_SCRATCH, sizeof *to->scratch);
+    to->counters = carve(c, rows, sizeof *to->counters);
+    to->odd = carve(c, rows, sizeof *to->odd);
+    to->out = carve(c, rows, sizeof *to->out);
+}
+
 static void carve_stage(struct carver *c, const struct backend_shape *s, int multiprocessors,
                         struct backend_stage *stage)
 {
@@ -74,6 +86,7 @@ static void carve_stage(struct carver *c, const struct backend_shape *s, int mul
                          sizeof(float));
     stage->n_counters = counters_of(s);
     stage->counters = carve(c, stage->n_counters, sizeof(int));
+    carve_choice(c, s, &stage->choose);
 }
 
 static size_t workspace_bytes(const struct backend_shape *s, int multiprocessors)
@@ -126,6 +139,10 @@ static int allocate(struct backend_stage *stage, size_t bytes, struct gyaru_erro
                    "pinned memory for logits", err) ||
         cuda_check(cudaHostAlloc((void **)&stage->meter_host,
                                  CUDA_METERS * rows * 2 * sizeof(float), cudaHostAllocDefault),
+                   "pinned memory", err) ||
+        cuda_check(cudaHostAlloc((void **)&stage->candidates_host,
+                                 (size_t)s->max_logits * sizeof *stage->candidates_host,
+                                 cudaHostAllocDefault),
                    "pinned memory", err))
         return -1;
     stage->capacity = s->n_layers * 24 + 16;
@@ -220,6 +237,7 @@ void cuda_stage_free(struct backend_stage *stage)
     (void)cudaFreeHost(stage->rows_host);
     (void)cudaFreeHost(stage->logits_host);
     (void)cudaFreeHost(stage->meter_host);
+    (void)cudaFreeHost(stage->candidates_host);
     (void)cudaFree(stage->cache.k);
     (void)cudaFree(stage->cache.v);
     (void)cudaFree(stage->block);

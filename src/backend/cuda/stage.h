@@ -23,7 +23,8 @@ enum step_kind {
     STEP_EDIT,
     STEP_METER,
     STEP_TAP,
-    STEP_HEAD
+    STEP_HEAD,
+    STEP_CHOOSE
 };
 
 /* One call of backend.h as its arguments; zeroed first, so that lists compare by memcmp. */
@@ -56,12 +57,14 @@ struct backend_stage {
     uint64_t clock;
     const char *failed; /* what the caller did wrong in this step, NULL: nothing */
     int n_meters;
-    float *meter_out[CUDA_METERS]; /* host memory of the caller */
+    float *meter_out[CUDA_METERS];             /* host memory of the caller */
+    struct backend_candidates *candidates_out; /* the same; NULL: all logits come back */
 
     /* Pinned host memory */
-    struct cuda_row *rows_host; /* [max_rows] */
-    float *logits_host;         /* [max_logits, vocab] */
-    float *meter_host;          /* [CUDA_METERS][max_rows][2] */
+    struct cuda_row *rows_host;                 /* [max_rows] */
+    float *logits_host;                         /* [max_logits, vocab] */
+    float *meter_host;                          /* [CUDA_METERS][max_rows][2] */
+    struct backend_candidates *candidates_host; /* [max_logits] */
 
     /* Device memory; `block` holds all but the cache */
     void *block;
@@ -81,6 +84,7 @@ struct backend_stage {
     float *split;          /* of attention */
     int *counters;         /* [n_counters], zero between kernels */
     size_t n_counters;
+    struct cuda_choose choose; /* buffers only */
 };
 
 void cuda_stage_bytes(const struct backend_device *device, const struct backend_shape *shape,
@@ -112,6 +116,15 @@ void cuda_op_meter(struct backend_stage *stage, const struct backend_vector *dir
 void cuda_op_tap(struct backend_stage *stage, float *out);
 void cuda_op_head(struct backend_stage *stage, const struct backend_vector *norm,
                   const struct backend_matrix *weights);
+void cuda_op_candidates(struct backend_stage *stage, struct backend_candidates *out);
 int cuda_op_end(struct backend_stage *stage, float **logits, struct gyaru_error *err);
+
+/* sample.c: after end, and between steps */
+int cuda_fetch(struct backend_stage *stage, int row, float **logits, struct gyaru_error *err);
+int cuda_remember(struct backend_stage *stage, int slot, const uint8_t *seen,
+                  struct gyaru_error *err);
+/* Enqueues what candidates() asks for; hands out what came back. */
+void cuda_choose_enqueue(struct backend_stage *stage, const struct step_list *list);
+void cuda_choose_finish(struct backend_stage *stage);
 
 #endif

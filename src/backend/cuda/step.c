@@ -12,6 +12,7 @@ void cuda_op_begin(struct backend_stage *stage, const struct backend_row *rows, 
 {
     stage->failed = NULL;
     stage->n_meters = 0;
+    stage->candidates_out = NULL;
     stage->step.n = n;
     stage->step.n_ops = stage->step.n_logits = 0;
     for (int r = 0; r < n; r++) {
@@ -21,6 +22,7 @@ void cuda_op_begin(struct backend_stage *stage, const struct backend_row *rows, 
         to->pos = rows[r].pos;
         to->logits = rows[r].logits ? stage->step.n_logits++ : -1;
         memcpy(to->strength, rows[r].strength, sizeof to->strength);
+        to->choice = rows[r].choice;
     }
     if (n < 1 || n > stage->shape.max_rows || stage->step.n_logits > stage->shape.max_logits)
         stage->failed = "more rows than the stage was made for";
@@ -110,6 +112,12 @@ void cuda_op_head(struct backend_stage *stage, const struct backend_vector *norm
     struct step_op *op = note(stage, STEP_HEAD);
     op->norm = norm;
     op->matrix[0] = weights;
+}
+
+void cuda_op_candidates(struct backend_stage *stage, struct backend_candidates *out)
+{
+    note(stage, STEP_CHOOSE);
+    stage->candidates_out = out;
 }
 
 /* ---- enqueueing -------------------------------------------------------------------------------
@@ -214,6 +222,8 @@ static void run_head(struct backend_stage *stage, const struct step_op *op, int 
         return;
     struct input in = {stage->x, op->norm, true, n_logits, -1};
     multiply(stage, &in, &(struct output){op->matrix[0], NULL, stage->logits}, 1, CUDA_STORE);
+    if (stage->candidates_out)
+        return;
     (void)cudaMemcpyAsync(stage->logits_host, stage->logits,
                           (size_t)n_logits * (size_t)stage->shape.vocab * sizeof(float),
                           cudaMemcpyDeviceToHost, stage->device->stream);
@@ -281,6 +291,9 @@ static void run_op(struct backend_stage *stage, const struct step_op *op,
     case STEP_HEAD:
         run_head(stage, op, list->n_logits);
         break;
+    case STEP_CHOOSE:
+        cuda_choose_enqueue(stage, list);
+        break;
     }
 }
 
@@ -305,6 +318,7 @@ int cuda_op_end(struct backend_stage *stage, float **logits, struct gyaru_error 
         memcpy(stage->meter_out[i],
                stage->meter_host + (size_t)i * (size_t)stage->shape.max_rows * 2,
                (size_t)stage->step.n * 2 * sizeof(float));
+    cuda_choose_finish(stage);
     *logits = stage->logits_host;
     return 0;
 }

@@ -111,6 +111,13 @@ static inline int atomicAdd(int *p, int v)
     return old;
 }
 
+static inline unsigned atomicOr(unsigned *p, unsigned v)
+{
+    unsigned old = *p;
+    *p |= v;
+    return old;
+}
+
 static inline float __uint_as_float(uint32_t v)
 {
     float f;

@@ -1,0 +1,346 @@
+/*
+ * test_cuda_model.c - what the program does on the CUDA backend around its kernels: sampling from
+ * candidates.
+ *
+ * Built twice, as test_cuda.c is: for a GPU, and for the sources compiled for the CPU.
+ */
+#include "model/model.h"
+#include "model/sampler.h"
+
+#include <math.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#define MODEL "tests/data/tiny-model"
+
+static const struct backend *gpu;
+static struct gyaru_error err;
+
+static void check(int rc)
+{
+    if (rc)
+        fail_msg("%s", err.text);
+}
+
+static void *allocate(size_t bytes)
+{
+    void *p = malloc(bytes ? bytes : 1);
+    assert_non_null(p);
+    return p;
+}
+
+static uint64_t state_of_random = 5;
+
+static float next_float(void) /* -1..1 */
+{
+    state_of_random = state_of_random * 6364136223846793005u + 1442695040888963407u;
+    return (float)(state_of_random >> 33) / (float)(1u << 30) - 1;
+}
+
+/* ---- candidates against all logits ----------------------------------------------------------- */
+
+enum { HIDDEN = 16, VOCAB = 8000, ROWS = 3 };
+
+/* An embedding and a head, nothing between: the logits' spread is the norm's. */
+struct head {
+    struct backend_device *device;
+    struct backend_stage *stage;
+    struct backend_matrix *embedding, *weights;
+    struct backend_vector *norm;
+};
+
+static void head_new(struct head *h, float spread)
+{
+    const struct backend_shape shape = {.n_layers = 1,
+                                        .hidden = HIDDEN,
+                                        .n_heads = 1,
+                                        .n_kv_heads = 1,
+                                        .head_dim = HIDDEN,
+                                        .intermediate = HIDDEN,
+                                        .vocab = VOCAB,
+                                        .rope_theta = 10000,
+                                        .norm_eps = 1e-6f,
+                                        .n_slots = ROWS,
+                                        .context = 8,
+                                        .max_rows = ROWS,
+                                        .max_logits = ROWS,
+                                        .kv = GYARU_KV_F16};
+    float *values = allocate((size_t)VOCAB * HIDDEN * sizeof *values), norm[HIDDEN];
+    struct quant_source source = {
+        .type = QUANT_F32, .rows = VOCAB, .cols = HIDDEN, .data = (const uint8_t *)values};
+    check(gpu->open(0, 0, &h->device, &err));
+    for (int m = 0; m < 2; m++) {
+        for (size_t i = 0; i < (size_t)VOCAB * HIDDEN; i++)
+            values[i] = next_float();
+        check(gpu->matrix_new(h->device, &source, m ? &h->weights : &h->embedding, &err));
+    }
+    for (int i = 0; i < HIDDEN; i++)
+        norm[i] = spread;
+    check(gpu->vector_new(h->device, norm, HIDDEN, &h->norm, &err));
+    check(gpu->stage_new(h->device, &shape, &h->stage, &err));
+    free(values);
+}
+
+static void head_free(struct head *h)
+{
+    gpu->stage_free(h->stage);
+    gpu->matrix_free(h->embedding);
+    gpu->matrix_free(h->weights);
+    gpu->vector_free(h->norm);
+    gpu->close(h->device);
+}
+
+static void run_head(struct head *h, const struct backend_row *rows, int n,
+                     struct backend_candidates *out)
+{
+    float *unused;
+    memset(out, 0xff, (size_t)n * sizeof *out);
+    gpu->begin(h->stage, rows, n);
+    gpu->embed(h->stage, h->embedding);
+    gpu->head(h->stage, h->norm, h->weights);
+    gpu->candidates(h->stage, out);
+    check(gpu->end(h->stage, &unused, &err));
+}
+
+static const struct gyaru_sampling settings[] = {
+    {.temperature = 0, .top_p = 1, .repeat_penalty = 1},
+    {.temperature = 0, .top_p = 1, .repeat_penalty = 1.3f},
+    {.temperature = 0.7f, .top_p = 0.8f, .top_k = 20, .repeat_penalty = 1.05f},
+    {.temperature = 0.7f, .top_p = 0.9f, .repeat_penalty = 1.1f},
+    {.temperature = 1, .top_p = 1, .repeat_penalty = 1},
+    {.temperature = 1, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1},
+    {.temperature = 1.5f, .top_p = 1, .min_p = 0.02f, .repeat_penalty = 0.8f},
+    {.temperature = 0.3f, .top_p = 0.5f, .repeat_penalty = 2},
+    {.temperature = 2, .top_p = 1, .top_k = 100, .repeat_penalty = 1},
+};
+#define N_SETTINGS (sizeof settings / sizeof *settings)
+
+struct tally {
+    int picks, unsure;
+};
+
+/* Several picks in a row, each refused: what redrawing does. */
+static void same_picks(struct sampler *sampler, const struct backend_candidates *from,
+                       const float *logits, int n_ids, const struct gyaru_sampling *p,
+                       const uint8_t *seen, uint64_t seed, struct tally *tally)
+{
+    float *all = allocate(VOCAB * sizeof *all);
+    struct gyaru_sampling sampling = *p;
+    uint64_t random[2] = {seed, seed};
+    memcpy(all, logits, VOCAB * sizeof *all);
+    sampler_offer(sampler, from, n_ids);
+    for (int i = 0; i < 3; i++) {
+        tally->picks++;
+        int32_t offered = sampler_pick_offered(sampler, p, &random[0]);
+        if (offered == SAMPLER_UNSURE) {
+            tally->unsure++;
+            break;
+        }
+        int32_t id = sampler_pick(sampler, all, n_ids, &sampling, seen, &random[1]);
+        assert_int_equal(offered, id);
+        assert_true(random[0] == random[1]);
+        sampler_refuse(sampler, id, p);
+        all[id] = -INFINITY;
+        sampling.repeat_penalty = 1;
+    }
+    free(all);
+}
+
+static void candidates_give_the_same_ids(void **state)
+{
+    static const float spreads[] = {0.1f, 2, 6};
+    struct tally tally[N_SETTINGS] = {{0, 0}};
+    struct sampler *sampler;
+    uint8_t *seen = allocate(VOCAB);
+    check(sampler_new(VOCAB, &sampler, &err));
+    for (size_t s = 0; s < sizeof spreads / sizeof *spreads; s++) {
+        struct head head;
+        head_new(&head, spreads[s]);
+        for (size_t round = 0; round < N_SETTINGS; round++) {
+            const struct gyaru_sampling *p = &settings[round];
+            struct backend_candidates out[ROWS];
+            struct backend_row rows[ROWS] = {{0}};
+            int n_ids = round % 2 ? VOCAB : VOCAB - 77;
+            for (int i = 0; i < VOCAB; i++)
+                seen[i] = next_float() > 0.6f;
+            for (int r = 0; r < ROWS; r++) {
+                check(gpu->remember(head.stage, r, seen, &err));
+                rows[r] =
+                    (struct backend_row){.token = 17 * r + (int)round,
+                                         .slot = r,
+                                         .logits = true,
+                                         .choice = {p->temperature, p->repeat_penalty, n_ids}};
+            }
+            run_head(&head, rows, ROWS, out);
+            for (int r = 0; r < ROWS; r++) {
+                float *logits;
+                check(gpu->fetch(head.stage, r, &logits, &err));
+                uint8_t kept = seen[rows[r].token];
+                seen[rows[r].token] = 1;
+                for (uint64_t seed = 0; seed < 40; seed++)
+                    same_picks(sampler, &out[r], logits, n_ids, p, seen, seed, &tally[round]);
+                seen[rows[r].token] = kept;
+            }
+        }
+        head_free(&head);
+    }
+    for (size_t i = 0; i < N_SETTINGS; i++)
+        printf("settings %zu: %d picks, %d of them not from candidates\n", i, tally[i].picks,
+               tally[i].unsure);
+    assert_int_equal(tally[0].unsure + tally[1].unsure + tally[2].unsure, 0);
+    assert_true(2 * tally[3].unsure < tally[3].picks);
+    assert_true(tally[4].unsure > 0); /* a flat distribution cannot be known from its top */
+    sampler_free(sampler);
+    free(seen);
+}
+
+/* The token of each step is penalised from then on, without being told. */
+static void tokens_are_remembered(void **state)
+{
+    struct head head;
+    struct backend_candidates out;
+    uint8_t *seen = calloc(1, VOCAB);
+    struct backend_row row = {.logits = true, .choice = {0, 1.5f, VOCAB}};
+    head_new(&head, 1);
+    check(gpu->remember(head.stage, 0, seen, &err));
+    for (int32_t i = 0; i < 6; i++) {
+        float *logits;
+        row.token = 100 * i;
+        seen[row.token] = 1;
+        run_head(&head, &row, 1, &out);
+        assert_in_range(out.n, 1, BACKEND_CANDIDATES);
+        check(gpu->fetch(head.stage, 0, &logits, &err));
+        for (int c = 0; c < out.n; c++) {
+            float want = logits[out.best[c].id];
+            if (seen[out.best[c].id])
+                want = want > 0 ? want / 1.5f : want * 1.5f;
+            assert_true(out.best[c].logit == want);
+        }
+        /* what comes next is the likeliest id: were it forgotten, it would stay the first */
+        int32_t best = 0;
+        for (int c = 1; c < out.n; c++)
+            if (out.best[c].logit > out.best[best].logit)
+                best = c;
+        if (i == 2)
+            row.token = out.best[best].id;
+    }
+    assert_true(gpu->fetch(head.stage, 1, &(float *){NULL}, &err));
+    head_free(&head);
+    free(seen);
+}
+
+/* Where a logit is not finite, and where very many are equal, all of them are asked for. */
+static void odd_logits_are_fetched(void **state)
+{
+    struct head head;
+    struct backend_candidates out;
+    struct backend_row row = {.token = 3, .logits = true, .choice = {1, 1, VOCAB}};
+    head_new(&head, NAN);
+    run_head(&head, &row, 1, &out);
+    assert_int_equal(out.n, -1);
+    head_free(&head);
+    head_new(&head, 0);
+    run_head(&head, &row, 1, &out);
+    assert_int_equal(out.n, -1);
+    row.choice.n_ids = 200; /* as many as there is room for */
+    run_head(&head, &row, 1, &out);
+    assert_int_equal(out.n, 200);
+    assert_true(fabsf(out.mass - 200) < 0.01f);
+    head_free(&head);
+}
+
+/* ---- sessions -------------------------------------------------------------------------------- */
+
+static struct gyaru_model *open_model(int sessions)
+{
+    struct gyaru_model_options options;
+    struct gyaru_model *model;
+    gyaru_model_options_init(&options);
+    options.device = "cuda";
+    options.sessions = sessions;
+    options.context = 64;
+    options.chunk = 16;
+    check(gyaru_model_open(MODEL, &options, &model, &err));
+    return model;
+}
+
+/* Two conversations at a time; ids of both, in turns. */
+static void answer(struct gyaru_model *model, const struct gyaru_sampling *sampling, uint64_t seed,
+                   int32_t out[2][16])
+{
+    struct gyaru_session *sessions[2];
+    for (int i = 0; i < 2; i++) {
+        int32_t prompt[12];
+        struct gyaru_request request;
+        for (int t = 0; t < 12; t++)
+            prompt[t] = (int32_t)((seed * 131 + (uint64_t)(t * 17 + i * 5)) % 1200);
+        gyaru_request_init(model, &request);
+        request.prompt = prompt;
+        request.n_prompt = 12;
+        request.max_tokens = 16;
+        request.sampling = *sampling;
+        request.sampling.seed = seed + (uint64_t)i;
+        request.ignore_eos = true;
+        check(gyaru_session_new(model, &sessions[i], &err));
+        check(gyaru_session_start(sessions[i], &request, &err));
+    }
+    int count[2] = {0, 0};
+    while (gyaru_session_busy(sessions[0]) || gyaru_session_busy(sessions[1])) {
+        struct gyaru_event events[2];
+        size_t n;
+        check(gyaru_step(sessions, 2, events, &n, &err));
+        for (size_t e = 0; e < n; e++)
+            if (events[e].token >= 0) {
+                int which = events[e].session == sessions[1];
+                out[which][count[which]++] = events[e].token;
+            }
+    }
+    assert_int_equal(count[0] + count[1], 32);
+    gyaru_session_free(sessions[0]);
+    gyaru_session_free(sessions[1]);
+}
+
+static void answers_are_those_of_all_logits(void **state)
+{
+    struct gyaru_model *model = open_model(2);
+    struct backend_candidates *candidates = model->candidates;
+    assert_non_null(candidates);
+    for (size_t i = 0; i < N_SETTINGS; i++)
+        for (uint64_t seed = 1; seed <= 1; seed++) {
+            int32_t got[2][16], want[2][16];
+            answer(model, &settings[i], seed, got);
+            model->candidates = NULL; /* all logits come back */
+            answer(model, &settings[i], seed, want);
+            model->candidates = candidates;
+            assert_memory_equal(got, want, sizeof got);
+        }
+    gyaru_model_close(model);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(candidates_give_the_same_ids),
+        cmocka_unit_test(tokens_are_remembered),
+        cmocka_unit_test(odd_logits_are_fetched),
+        cmocka_unit_test(answers_are_those_of_all_logits),
+    };
+    struct backend_device *device;
+    gpu = backend_find("cuda", &err);
+    if (!gpu || gpu->open(0, 1, &device, &err)) {
+#ifdef CUDA_REQUIRED
+        printf("%s\n", err.text);
+        return 1;
+#else
+        printf("SKIP: %s\n", err.text);
+        return 0;
+#endif
+    }
+    gpu->close(device);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
