@@ -7,6 +7,7 @@
 #include "base/error.h"
 
 #include <jansson.h>
+#include <stdbool.h>
 
 /* Parses text (duplicate keys refused); `name` stands in the message. NULL on failure. */
 json_t *json_parse(const char *text, size_t len, const char *name, struct gyaru_error *err);
@@ -16,5 +17,14 @@ json_t *json_parse_text(const char *text, size_t len, const char *name, struct g
 
 /* Parses a file of at most `limit` bytes. NULL on failure. */
 json_t *json_parse_file(const char *path, size_t limit, struct gyaru_error *err);
+
+/* A field of an object as it is needed in a report: "", NaN and false where there is none, or one
+ * of another type. */
+const char *json_text_at(const json_t *object, const char *key);
+double json_number_at(const json_t *object, const char *key);
+bool json_flag_at(const json_t *object, const char *key);
+
+/* A number, null where there is none: JSON knows neither NaN nor infinity. */
+json_t *json_finite(double value);
 
 #endif

@@ -98,12 +98,6 @@ static double figure(const json_t *row, const char *key)
     return json_is_number(value) ? json_number_value(value) : NAN;
 }
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
-}
-
 static void print_share(double value)
 {
     printf(" %7.0f%%", 100 * value);
@@ -142,8 +136,8 @@ static void print_samples(const json_t *row, int samples)
     {
         if ((int)i >= samples)
             break;
-        const char *fault = text_of(answer, "fault");
-        printf("  %s -> %s", text_of(answer, "message"), text_of(answer, "text"));
+        const char *fault = json_text_at(answer, "fault");
+        printf("  %s -> %s", json_text_at(answer, "message"), json_text_at(answer, "text"));
         printf(*fault ? "  [%s]\n" : "\n", fault);
     }
 }
@@ -153,8 +147,8 @@ static void print_table(const json_t *report, int samples)
     const json_t *rows = json_object_get(report, "rows"), *row;
     const json_t *model = json_object_get(report, "model");
     size_t i;
-    printf("%s, %s; %g messages; %s\n", text_of(model, "name"), text_of(model, "device"),
-           figure(report, "messages"), text_of(report, "system"));
+    printf("%s, %s; %g messages; %s\n", json_text_at(model, "name"), json_text_at(model, "device"),
+           figure(report, "messages"), json_text_at(report, "system"));
     static const char *const columns[] = {"sign.",  "marker", "polite", "garbled", "no end",
                                           "utf-8",  "script", "loop",   "repeat4", "distinct",
                                           "cosine", "gauge",  "tokens", "tok/s"};
@@ -163,8 +157,8 @@ static void print_table(const json_t *report, int samples)
         printf(" %8s", columns[i]);
     putchar('\n');
     json_array_foreach(rows, i, row) print_row(row);
-    if (*text_of(report, "signature"))
-        printf("(sign.: %s)\n", text_of(report, "signature"));
+    if (*json_text_at(report, "signature"))
+        printf("(sign.: %s)\n", json_text_at(report, "signature"));
     if (samples > 0)
         json_array_foreach(rows, i, row) print_samples(row, samples);
 }

@@ -51,12 +51,6 @@ static const char *finish_name(enum gyaru_finish finish)
     return names[finish];
 }
 
-/* NaN (no meter) becomes null. */
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static int make_prompt(const struct run_options *run, const struct common_options *common,
                        const struct gyaru_model *model, int32_t **ids, size_t *n,
                        struct gyaru_error *err)
@@ -73,8 +67,8 @@ static void take_event(struct answer *answer, const struct gyaru_event *event, b
 {
     if (event->token >= 0) {
         json_array_append_new(answer->ids, json_integer(event->token));
-        json_array_append_new(answer->gauge, number((double)event->cosine));
-        json_array_append_new(answer->calibrated, number((double)event->gauge));
+        json_array_append_new(answer->gauge, json_finite((double)event->cosine));
+        json_array_append_new(answer->calibrated, json_finite((double)event->gauge));
     }
     str_append(&answer->text, event->text, event->text_len);
     if (stream) {

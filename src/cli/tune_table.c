@@ -1,6 +1,8 @@
 /* tune_table.c - see tune_table.h. */
 #include "cli/tune_table.h"
 
+#include "base/json.h"
+
 #include <math.h>
 #include <string.h>
 
@@ -20,22 +22,10 @@ static const struct column columns[] = {
 
 #define N_COLUMNS (sizeof columns / sizeof *columns)
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
-}
-
-static double number_of(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
 static void print_figures(FILE *out, const json_t *point)
 {
     for (size_t i = 0; i < N_COLUMNS; i++) {
-        double value = number_of(point, columns[i].key);
+        double value = json_number_at(point, columns[i].key);
         if (!isfinite(value))
             fprintf(out, " %8s", "-");
         else if (columns[i].share)
@@ -57,10 +47,10 @@ static void print_candidate(FILE *out, const json_t *c, bool japanese)
 {
     const json_t *points = json_object_get(c, "points"), *point;
     size_t i;
-    double budget = number_of(c, "budget_strength");
+    double budget = json_number_at(c, "budget_strength");
     fprintf(out, japanese ? "\n候補 %s: 層 %g-%g (%g 層)" : "\ncandidate %s: layers %g-%g (%g)",
-            text_of(c, "name"), number_of(c, "layer_first"), number_of(c, "layer_last"),
-            number_of(c, "layers"));
+            json_text_at(c, "name"), json_number_at(c, "layer_first"),
+            json_number_at(c, "layer_last"), json_number_at(c, "layers"));
     if (isfinite(budget))
         fprintf(out, japanese ? "; KL 予算内の最大強度 %.3g" : "; KL budget reached at %.3g",
                 budget);
@@ -70,9 +60,9 @@ static void print_candidate(FILE *out, const json_t *c, bool japanese)
     print_head(out, japanese ? "強度" : "strength");
     json_array_foreach(points, i, point)
     {
-        fprintf(out, "%-10.4g", number_of(point, "strength"));
+        fprintf(out, "%-10.4g", json_number_at(point, "strength"));
         print_figures(out, point);
-        const char *fault = text_of(point, "fault");
+        const char *fault = json_text_at(point, "fault");
         fprintf(out, *fault ? "  %s\n" : "%s\n", fault);
     }
 }
@@ -100,10 +90,10 @@ static void print_choice(FILE *out, const json_t *report, bool japanese)
     fprintf(out,
             japanese ? "\n推奨強度 %.4g、上限 %.4g (候補 %s、測定時の強度 %.4g)\n"
                      : "\nrecommended strength %.4g, max %.4g (candidate %s, measured at %.4g)\n",
-            number_of(choice, "recommended_strength"), number_of(choice, "max_strength"),
-            text_of(choice, "candidate"), number_of(choice, "measured_strength"));
+            json_number_at(choice, "recommended_strength"), json_number_at(choice, "max_strength"),
+            json_text_at(choice, "candidate"), json_number_at(choice, "measured_strength"));
     if (json_is_true(json_object_get(report, "written")))
-        fprintf(out, "%s\n", text_of(report, "output"));
+        fprintf(out, "%s\n", json_text_at(report, "output"));
 }
 
 void tune_table_print(FILE *out, const json_t *report, bool japanese)

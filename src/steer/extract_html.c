@@ -14,10 +14,10 @@
 
 #define LAYERS_MAX 4096
 
-struct page {
-    struct str out;
+struct extract_page {
+    struct page page;
     const json_t *report, *layers;
-    bool japanese, validated;
+    bool validated;
     size_t n, n_used;
     double *x, *used; /* [n] layer numbers; [n_used] those in the file */
     double *columns;  /* [SHOWN][n] */
@@ -60,83 +60,57 @@ static const struct {
     [STORED] = {"stored_norm", "norm in the file", "ファイル内のノルム", 4},
 };
 
-static const char *say(const struct page *p, const char *english, const char *japanese)
+static const char *label(const struct extract_page *p, enum shown figure)
 {
-    return p->japanese ? japanese : english;
-}
-
-static const char *label(const struct page *p, enum shown figure)
-{
-    return say(p, figures[figure].english, figures[figure].japanese);
-}
-
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
-}
-
-static double number_of(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
+    return page_say(&p->page, figures[figure].english, figures[figure].japanese);
 }
 
 /* ---- facts ------------------------------------------------------------------------------------
  */
 
-__attribute__((format(printf, 3, 4))) static void fact(struct page *p, const char *name,
-                                                       const char *format, ...)
-{
-    struct str value = STR_INIT;
-    va_list args;
-    va_start(args, format);
-    str_vprintf(&value, format, args);
-    va_end(args);
-    page_fact(&p->out, name, value.data ? value.data : "");
-    str_release(&value);
-}
-
-static void write_verdict(struct page *p)
+static void write_verdict(struct extract_page *p)
 {
     const char *path = json_string_value(json_object_get(p->report, "vector"));
-    str_printf(&p->out, "<div class=\"verdict %s\">", path ? "good" : "bad");
+    str_printf(&p->page.out, "<div class=\"verdict %s\">", path ? "good" : "bad");
     if (path) {
-        html_text(&p->out, say(p, "Vector written: ", "ベクトルを書き出しました: "));
-        html_text(&p->out, path);
-        str_puts(&p->out, "<small>");
-        if (p->japanese)
-            str_printf(&p->out, "%zu 層のうち %zu 層を採用", p->n, p->n_used);
+        html_text(&p->page.out,
+                  page_say(&p->page, "Vector written: ", "ベクトルを書き出しました: "));
+        html_text(&p->page.out, path);
+        str_puts(&p->page.out, "<small>");
+        if (p->page.japanese)
+            str_printf(&p->page.out, "%zu 層のうち %zu 層を採用", p->n, p->n_used);
         else
-            str_printf(&p->out, "%zu of %zu layers are in it", p->n_used, p->n);
+            str_printf(&p->page.out, "%zu of %zu layers are in it", p->n_used, p->n);
         if (!p->validated)
-            html_text(&p->out, say(p, "; all pairs were used, nothing was validated",
-                                   " (全ペアを使用、検証なし)"));
-        str_puts(&p->out, "</small>");
+            html_text(&p->page.out,
+                      page_say(&p->page, "; all pairs were used, nothing was validated",
+                               " (全ペアを使用、検証なし)"));
+        str_puts(&p->page.out, "</small>");
     } else {
-        html_text(&p->out, say(p, "No layer passed validation: no vector was written",
-                               "検証を通った層がないため、ベクトルは書き出していません"));
+        html_text(&p->page.out,
+                  page_say(&p->page, "No layer passed validation: no vector was written",
+                           "検証を通った層がないため、ベクトルは書き出していません"));
     }
-    str_puts(&p->out, "</div>\n");
+    str_puts(&p->page.out, "</div>\n");
 }
 
-static void write_warnings(struct page *p)
+static void write_warnings(struct extract_page *p)
 {
     const json_t *warnings = json_object_get(p->report, "warnings"), *warning;
     size_t i;
     if (!json_array_size(warnings))
         return;
-    str_puts(&p->out, "<div class=\"warn\"><ul>");
+    str_puts(&p->page.out, "<div class=\"warn\"><ul>");
     json_array_foreach(warnings, i, warning)
     {
-        str_puts(&p->out, "<li>");
-        html_text(&p->out, text_of(warning, p->japanese ? "text_ja" : "text"));
-        str_puts(&p->out, "</li>");
+        str_puts(&p->page.out, "<li>");
+        html_text(&p->page.out, json_text_at(warning, p->page.japanese ? "text_ja" : "text"));
+        str_puts(&p->page.out, "</li>");
     }
-    str_puts(&p->out, "</ul></div>\n");
+    str_puts(&p->page.out, "</ul></div>\n");
 }
 
-static const char *method_text(const struct page *p, const char *method)
+static const char *method_text(const struct extract_page *p, const char *method)
 {
     static const char *const names[][3] = {
         {"mean", "mean difference", "平均差"},
@@ -146,60 +120,69 @@ static const char *method_text(const struct page *p, const char *method)
     };
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         if (!strcmp(method, names[i][0]))
-            return say(p, names[i][1], names[i][2]);
+            return page_say(&p->page, names[i][1], names[i][2]);
     return method;
 }
 
-static void write_facts(struct page *p)
+static void write_facts(struct extract_page *p)
 {
     const json_t *model = json_object_get(p->report, "model");
     const json_t *data = json_object_get(p->report, "dataset");
     const json_t *options = json_object_get(p->report, "options");
-    bool pre = !strcmp(text_of(options, "hook"), "resid_pre");
-    str_puts(&p->out, "<dl class=\"facts\">\n");
-    fact(p, say(p, "Model", "モデル"), "%s", text_of(model, "name"));
-    fact(p, say(p, "Layers × hidden size", "層数 × 隠れ次元"), "%.0f × %.0f",
-         number_of(model, "n_layers"), number_of(model, "hidden_size"));
-    fact(p, say(p, "Fingerprint", "フィンガープリント"), "%.16s…", text_of(model, "fingerprint"));
-    fact(p, say(p, "Pairs", "ペアデータ"), "%s", text_of(data, "path"));
+    bool pre = !strcmp(json_text_at(options, "hook"), "resid_pre");
+    str_puts(&p->page.out, "<dl class=\"facts\">\n");
+    page_fact(&p->page, page_say(&p->page, "Model", "モデル"), "%s", json_text_at(model, "name"));
+    page_fact(&p->page, page_say(&p->page, "Layers × hidden size", "層数 × 隠れ次元"),
+              "%.0f × %.0f", json_number_at(model, "n_layers"),
+              json_number_at(model, "hidden_size"));
+    page_fact(&p->page, page_say(&p->page, "Fingerprint", "フィンガープリント"), "%.16s…",
+              json_text_at(model, "fingerprint"));
+    page_fact(&p->page, page_say(&p->page, "Pairs", "ペアデータ"), "%s",
+              json_text_at(data, "path"));
     if (p->validated)
-        fact(p, say(p, "Training / validation / test", "学習 / 検証 / テスト"),
-             "%.0f = %.0f / %.0f / %.0f", number_of(data, "pairs"), number_of(data, "training"),
-             number_of(data, "validation"), number_of(data, "test"));
+        page_fact(&p->page,
+                  page_say(&p->page, "Training / validation / test", "学習 / 検証 / テスト"),
+                  "%.0f = %.0f / %.0f / %.0f", json_number_at(data, "pairs"),
+                  json_number_at(data, "training"), json_number_at(data, "validation"),
+                  json_number_at(data, "test"));
     else
-        fact(p, say(p, "Number of pairs", "ペア数"), "%.0f", number_of(data, "pairs"));
-    fact(p, say(p, "Method", "手法"), "%s", method_text(p, text_of(options, "method")));
-    fact(p, say(p, "Read at", "読み取り位置"), "%s",
-         !strcmp(text_of(options, "position"), "last")
-             ? say(p, "last token of the conversation", "会話の最終トークン")
-             : say(p, "mean over the answer's tokens", "回答トークンの平均"));
-    fact(p, say(p, "Added at", "加える位置"), "%s",
-         pre ? say(p, "input of the layer", "層の入力")
-             : say(p, "output of the layer", "層の出力"));
-    fact(p, say(p, "Scale", "尺度"), "%s", text_of(options, "scale"));
+        page_fact(&p->page, page_say(&p->page, "Number of pairs", "ペア数"), "%.0f",
+                  json_number_at(data, "pairs"));
+    page_fact(&p->page, page_say(&p->page, "Method", "手法"), "%s",
+              method_text(p, json_text_at(options, "method")));
+    page_fact(&p->page, page_say(&p->page, "Read at", "読み取り位置"), "%s",
+              !strcmp(json_text_at(options, "position"), "last")
+                  ? page_say(&p->page, "last token of the conversation", "会話の最終トークン")
+                  : page_say(&p->page, "mean over the answer's tokens", "回答トークンの平均"));
+    page_fact(&p->page, page_say(&p->page, "Added at", "加える位置"), "%s",
+              pre ? page_say(&p->page, "input of the layer", "層の入力")
+                  : page_say(&p->page, "output of the layer", "層の出力"));
+    page_fact(&p->page, page_say(&p->page, "Scale", "尺度"), "%s", json_text_at(options, "scale"));
     if (isfinite(p->best))
-        fact(p, say(p, "Best layer", "最良の層"), "%.0f", p->best);
-    fact(p, say(p, "Seed", "乱数の種"), "%.0f", number_of(options, "seed"));
-    fact(p, say(p, "Time", "所要時間"), say(p, "%.1f s", "%.1f 秒"),
-         number_of(p->report, "seconds"));
-    str_puts(&p->out, "</dl>\n");
+        page_fact(&p->page, page_say(&p->page, "Best layer", "最良の層"), "%.0f", p->best);
+    page_fact(&p->page, page_say(&p->page, "Seed", "乱数の種"), "%.0f",
+              json_number_at(options, "seed"));
+    page_fact(&p->page, page_say(&p->page, "Time", "所要時間"),
+              page_say(&p->page, "%.1f s", "%.1f 秒"), json_number_at(p->report, "seconds"));
+    str_puts(&p->page.out, "</dl>\n");
 }
 
 /* ---- plots ------------------------------------------------------------------------------------
  */
 
-static struct plot_series series(const struct page *p, enum shown figure, int colour, bool dashed)
+static struct plot_series series(const struct extract_page *p, enum shown figure, int colour,
+                                 bool dashed)
 {
     return (struct plot_series){label(p, figure), p->columns + (size_t)figure * p->n, dashed,
                                 colour};
 }
 
-static struct plot new_plot(const struct page *p, const char *title, const char *note,
+static struct plot new_plot(const struct extract_page *p, const char *title, const char *note,
                             const struct plot_series *list, size_t n_series)
 {
     return (struct plot){.title = title,
                          .note = note,
-                         .x_label = say(p, "layer", "層"),
+                         .x_label = page_say(&p->page, "layer", "層"),
                          .x = p->x,
                          .n = p->n,
                          .series = list,
@@ -210,134 +193,134 @@ static struct plot new_plot(const struct page *p, const char *title, const char 
                          .marked = p->used,
                          .n_marked = p->n_used,
                          .highlight = p->best,
-                         .highlight_label = say(p, "best", "最良")};
+                         .highlight_label = page_say(&p->page, "best", "最良")};
 }
 
-static void plot_validation(struct page *p)
+static void plot_validation(struct extract_page *p)
 {
     const struct plot_series auroc[] = {series(p, AUROC, 0, false), series(p, SHUFFLED, 2, true),
                                         series(p, RANDOM, 1, true)};
-    struct plot plot =
-        new_plot(p, "AUROC",
-                 say(p, "How well held-out texts separate along the direction; 0.5 is chance",
-                     "取り分けた文が方向に沿ってどれだけ分かれるか。0.5 は偶然と同じ"),
-                 auroc, 3);
+    struct plot plot = new_plot(
+        p, "AUROC",
+        page_say(&p->page, "How well held-out texts separate along the direction; 0.5 is chance",
+                 "取り分けた文が方向に沿ってどれだけ分かれるか。0.5 は偶然と同じ"),
+        auroc, 3);
     plot.y_min = 0.5;
     plot.y_max = 1;
     plot.limit = 0.9;
-    plot.limit_label = say(p, "needed: 0.9", "採用の下限 0.9");
-    plot_write(&p->out, &plot);
+    plot.limit_label = page_say(&p->page, "needed: 0.9", "採用の下限 0.9");
+    plot_write(&p->page.out, &plot);
     const struct plot_series effect[] = {series(p, EFFECT, 0, false)};
     plot = new_plot(p, label(p, EFFECT),
-                    say(p, "Distance of the two classes in standard deviations",
-                        "二つの文の組の隔たり (標準偏差を単位として)"),
+                    page_say(&p->page, "Distance of the two classes in standard deviations",
+                             "二つの文の組の隔たり (標準偏差を単位として)"),
                     effect, 1);
     plot.y_min = 0;
-    plot_write(&p->out, &plot);
+    plot_write(&p->page.out, &plot);
 }
 
-static void write_plots(struct page *p)
+static void write_plots(struct extract_page *p)
 {
-    str_puts(&p->out, "<h2>");
-    html_text(&p->out, say(p, "By layer", "層ごとの指標"));
-    str_puts(&p->out, "</h2>\n<div class=\"plots\">\n");
+    page_heading(&p->page, "By layer", "層ごとの指標");
+    str_puts(&p->page.out, "<div class=\"plots\">\n");
     if (p->validated)
         plot_validation(p);
     const struct plot_series cosines[] = {
         series(p, HALVES, 0, false), series(p, MEAN_PCA, 1, false), series(p, PAIRWISE, 3, false)};
     size_t skip = p->validated ? 0 : 1;
     struct plot plot =
-        new_plot(p, say(p, "Agreement", "方向の一致"),
-                 say(p, "Cosines: two halves of the pairs, two methods, single pairs",
-                     "コサイン: データの半分どうし、二つの手法、個々のペア"),
+        new_plot(p, page_say(&p->page, "Agreement", "方向の一致"),
+                 page_say(&p->page, "Cosines: two halves of the pairs, two methods, single pairs",
+                          "コサイン: データの半分どうし、二つの手法、個々のペア"),
                  cosines + skip, 3 - skip);
     plot.y_min = 0;
     plot.y_max = 1;
     if (p->validated) {
         plot.limit = 0.8;
-        plot.limit_label = say(p, "needed from halves: 0.8", "折半の下限 0.8");
+        plot.limit_label = page_say(&p->page, "needed from halves: 0.8", "折半の下限 0.8");
     }
-    plot_write(&p->out, &plot);
+    plot_write(&p->page.out, &plot);
     const struct plot_series explained[] = {series(p, EXPLAINED, 5, false)};
-    plot = new_plot(p, label(p, EXPLAINED),
-                    say(p, "Of the centred first component; it says nothing about quality",
-                        "中心化した第一主成分の割合。品質の証拠にはならない"),
-                    explained, 1);
+    plot =
+        new_plot(p, label(p, EXPLAINED),
+                 page_say(&p->page, "Of the centred first component; it says nothing about quality",
+                          "中心化した第一主成分の割合。品質の証拠にはならない"),
+                 explained, 1);
     plot.y_min = 0;
-    plot_write(&p->out, &plot);
+    plot_write(&p->page.out, &plot);
     const struct plot_series norms[] = {series(p, NORM, 0, false), series(p, RESIDUAL, 2, false),
                                         series(p, STORED, 4, true)};
-    plot = new_plot(p, say(p, "Norms", "ノルム"),
-                    say(p, "The residual stream grows with depth; logarithmic axis",
-                        "残差ストリームは深いほど大きい (対数軸)"),
+    plot = new_plot(p, page_say(&p->page, "Norms", "ノルム"),
+                    page_say(&p->page, "The residual stream grows with depth; logarithmic axis",
+                             "残差ストリームは深いほど大きい (対数軸)"),
                     norms, 3);
     plot.logarithmic = true;
-    plot_write(&p->out, &plot);
+    plot_write(&p->page.out, &plot);
     const struct plot_series relative[] = {series(p, RELATIVE, 0, false)};
     plot = new_plot(p, label(p, RELATIVE),
-                    say(p, "Mean difference over the residual stream's norm",
-                        "平均差と残差ストリームのノルムの比"),
+                    page_say(&p->page, "Mean difference over the residual stream's norm",
+                             "平均差と残差ストリームのノルムの比"),
                     relative, 1);
     plot.y_min = 0;
-    plot_write(&p->out, &plot);
-    str_puts(&p->out, "</div>\n");
+    plot_write(&p->page.out, &plot);
+    str_puts(&p->page.out, "</div>\n");
 }
 
 /* ---- table ------------------------------------------------------------------------------------
  */
 
-static const char *fault_text(const struct page *p, const char *fault)
+static const char *fault_text(const struct extract_page *p, const char *fault)
 {
     if (!strcmp(fault, "auroc"))
-        return say(p, "AUROC below 0.9", "AUROC が 0.9 未満");
+        return page_say(&p->page, "AUROC below 0.9", "AUROC が 0.9 未満");
     if (!strcmp(fault, "split_half"))
-        return say(p, "split-half below 0.8", "折半が 0.8 未満");
+        return page_say(&p->page, "split-half below 0.8", "折半が 0.8 未満");
     if (!strcmp(fault, "shuffled"))
-        return say(p, "not above shuffled labels", "ラベル入替を超えない");
+        return page_say(&p->page, "not above shuffled labels", "ラベル入替を超えない");
     return fault;
 }
 
-static void write_row(struct page *p, size_t i)
+static void write_row(struct extract_page *p, size_t i)
 {
     const json_t *layer = json_array_get(p->layers, i);
     bool used = json_is_true(json_object_get(layer, "selected"));
-    const char *fault = text_of(layer, "fault");
-    str_printf(&p->out, "<tr class=\"%s%s\"><td>%.0f</td><td>", used ? "used" : "",
+    const char *fault = json_text_at(layer, "fault");
+    str_printf(&p->page.out, "<tr class=\"%s%s\"><td>%.0f</td><td>", used ? "used" : "",
                p->x[i] == p->best ? " best" : "", p->x[i]);
-    html_text(&p->out, used ? say(p, "in the file", "採用") : say(p, "left out", "除外"));
+    html_text(&p->page.out, used ? page_say(&p->page, "in the file", "採用")
+                                 : page_say(&p->page, "left out", "除外"));
     if (*fault) {
-        str_puts(&p->out, ": ");
-        html_text(&p->out, fault_text(p, fault));
+        str_puts(&p->page.out, ": ");
+        html_text(&p->page.out, fault_text(p, fault));
     }
-    str_puts(&p->out, "</td>");
+    str_puts(&p->page.out, "</td>");
     for (int f = 0; f < SHOWN; f++) {
         double value = p->columns[(size_t)f * p->n + i];
         if (isfinite(value))
-            str_printf(&p->out, "<td>%.*f</td>", figures[f].digits, value);
+            str_printf(&p->page.out, "<td>%.*f</td>", figures[f].digits, value);
         else
-            str_puts(&p->out, "<td>–</td>");
+            str_puts(&p->page.out, "<td>–</td>");
     }
-    str_puts(&p->out, "</tr>\n");
+    str_puts(&p->page.out, "</tr>\n");
 }
 
-static void write_table(struct page *p)
+static void write_table(struct extract_page *p)
 {
-    str_puts(&p->out, "<h2>");
-    html_text(&p->out, say(p, "Figures", "数値"));
-    str_printf(&p->out, "</h2>\n<div class=\"scroll\"><table>\n<tr><th>%s</th><th></th>",
-               say(p, "layer", "層"));
+    page_heading(&p->page, "Figures", "数値");
+    str_printf(&p->page.out, "<div class=\"scroll\"><table>\n<tr><th>%s</th><th></th>",
+               page_say(&p->page, "layer", "層"));
     for (int f = 0; f < SHOWN; f++) {
-        str_puts(&p->out, "<th>");
-        html_text(&p->out, label(p, (enum shown)f));
-        str_puts(&p->out, "</th>");
+        str_puts(&p->page.out, "<th>");
+        html_text(&p->page.out, label(p, (enum shown)f));
+        str_puts(&p->page.out, "</th>");
     }
-    str_puts(&p->out, "</tr>\n");
+    str_puts(&p->page.out, "</tr>\n");
     for (size_t i = 0; i < p->n; i++)
         write_row(p, i);
-    str_puts(&p->out, "</table></div>\n");
+    str_puts(&p->page.out, "</table></div>\n");
 }
 
-static void write_help(struct page *p)
+static void write_help(struct extract_page *p)
 {
     static const char *const terms[][4] = {
         {"AUROC",
@@ -365,27 +348,26 @@ static void write_help(struct page *p)
          "states of the answers' tokens at that layer.",
          "相対ノルム", "その層での回答トークンの隠れ状態の長さ (中央値) に対する平均差の長さ。"},
     };
-    str_puts(&p->out, "<h2>");
-    html_text(&p->out, say(p, "How to read this", "読み方"));
-    str_puts(&p->out, "</h2>\n<dl class=\"help\">\n");
+    page_heading(&p->page, "How to read this", "読み方");
+    str_puts(&p->page.out, "<dl class=\"help\">\n");
     for (size_t i = 0; i < sizeof terms / sizeof *terms; i++) {
-        str_puts(&p->out, "<dt>");
-        html_text(&p->out, say(p, terms[i][0], terms[i][2]));
-        str_puts(&p->out, "</dt><dd>");
-        html_text(&p->out, say(p, terms[i][1], terms[i][3]));
-        str_puts(&p->out, "</dd>\n");
+        str_puts(&p->page.out, "<dt>");
+        html_text(&p->page.out, page_say(&p->page, terms[i][0], terms[i][2]));
+        str_puts(&p->page.out, "</dt><dd>");
+        html_text(&p->page.out, page_say(&p->page, terms[i][1], terms[i][3]));
+        str_puts(&p->page.out, "</dd>\n");
     }
-    str_puts(&p->out, "</dl>\n");
+    str_puts(&p->page.out, "</dl>\n");
 }
 
 /* ---- all --------------------------------------------------------------------------------------
  */
 
-static int read_layers(struct page *p, struct gyaru_error *err)
+static int read_layers(struct extract_page *p, struct gyaru_error *err)
 {
     p->layers = json_object_get(p->report, "layers");
     p->n = json_array_size(p->layers);
-    if (strcmp(text_of(p->report, "report"), "extract") || !p->n || p->n > LAYERS_MAX)
+    if (strcmp(json_text_at(p->report, "report"), "extract") || !p->n || p->n > LAYERS_MAX)
         return error_set(err, GYARU_FAILED, "this is no report of extract");
     p->x = malloc((2 + SHOWN) * p->n * sizeof *p->x);
     if (!p->x)
@@ -394,13 +376,13 @@ static int read_layers(struct page *p, struct gyaru_error *err)
     p->columns = p->used + p->n;
     for (size_t i = 0; i < p->n; i++) {
         const json_t *layer = json_array_get(p->layers, i);
-        p->x[i] = number_of(layer, "layer");
+        p->x[i] = json_number_at(layer, "layer");
         if (json_is_true(json_object_get(layer, "selected")))
             p->used[p->n_used++] = p->x[i];
         for (int f = 0; f < SHOWN; f++)
-            p->columns[(size_t)f * p->n + i] = number_of(layer, figures[f].key);
+            p->columns[(size_t)f * p->n + i] = json_number_at(layer, figures[f].key);
     }
-    p->best = number_of(p->report, "best_layer");
+    p->best = json_number_at(p->report, "best_layer");
     p->validated = json_is_true(json_object_get(json_object_get(p->report, "options"), "split"));
     return 0;
 }
@@ -411,15 +393,17 @@ int gyaru_extract_html(const char *report, const char *language, char **html,
     json_t *json = json_parse(report, strlen(report), "the report", err);
     if (!json)
         return -1;
-    struct page p = {.out = STR_INIT, .report = json, .japanese = !strcmp(language, "ja")};
+    struct extract_page p = {.page = {.out = STR_INIT, .japanese = !strcmp(language, "ja")},
+                             .report = json};
     int rc = read_layers(&p, err);
     if (!rc) {
-        const char *name = text_of(json_object_get(json, "model"), "name");
+        const char *name = json_text_at(json_object_get(json, "model"), "name");
         struct str title = STR_INIT;
-        str_printf(&title, "%s — %s", say(&p, "Vector extraction", "ベクトル抽出レポート"), name);
-        page_begin(&p.out, language, title.data ? title.data : "",
-                   say(&p, "What each layer of the model makes of the pairs",
-                       "モデルの各層がペアをどう表しているか"));
+        str_printf(&title, "%s — %s",
+                   page_say(&p.page, "Vector extraction", "ベクトル抽出レポート"), name);
+        page_begin(&p.page.out, language, title.data ? title.data : "",
+                   page_say(&p.page, "What each layer of the model makes of the pairs",
+                            "モデルの各層がペアをどう表しているか"));
         str_release(&title);
         write_verdict(&p);
         write_warnings(&p);
@@ -427,12 +411,12 @@ int gyaru_extract_html(const char *report, const char *language, char **html,
         write_plots(&p);
         write_table(&p);
         write_help(&p);
-        page_end(&p.out);
-        *html = str_take(&p.out);
+        page_end(&p.page.out);
+        *html = str_take(&p.page.out);
         if (!*html)
             rc = error_memory(err, 1 << 16, "the page");
     }
-    str_release(&p.out);
+    str_release(&p.page.out);
     free(p.x);
     json_decref(json);
     return rc;

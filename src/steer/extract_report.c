@@ -12,11 +12,6 @@
 
 #define NAMED 5 /* lines that a warning lists */
 
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 json_t *extract_layer_json(const struct extract_layer *at)
 {
     const struct layer_stats *s = &at->stats;
@@ -41,7 +36,7 @@ json_t *extract_layer_json(const struct extract_layer *at)
     json_t *out = json_object();
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
         json_object_set_new(out, numbers[i].key,
-                            at->measured ? number(numbers[i].value) : json_null());
+                            at->measured ? json_finite(numbers[i].value) : json_null());
     return out;
 }
 
@@ -56,8 +51,8 @@ static void add_elements(const struct extraction *x, const struct extract_layer 
         sum += factor * at->direction[h];
     for (size_t h = 0; h < x->capture.hidden; h++)
         squares += pow(factor * at->direction[h] - sum / n, 2);
-    json_object_set_new(out, "element_mean", number(at->selected ? sum / n : NAN));
-    json_object_set_new(out, "element_std", number(at->selected ? sqrt(squares / n) : NAN));
+    json_object_set_new(out, "element_mean", json_finite(at->selected ? sum / n : NAN));
+    json_object_set_new(out, "element_std", json_finite(at->selected ? sqrt(squares / n) : NAN));
 }
 
 static json_t *layers_json(const struct extraction *x)

@@ -24,11 +24,6 @@ void gyaru_measure_options_init(const struct gyaru_model *model,
 /* ---- as JSON ----------------------------------------------------------------------------------
  */
 
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 json_t *measure_figures_json(const struct measure_figures *f)
 {
     const struct {
@@ -54,7 +49,7 @@ json_t *measure_figures_json(const struct measure_figures *f)
     };
     json_t *out = json_object();
     for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++)
-        json_object_set_new(out, numbers[i].key, number(numbers[i].value));
+        json_object_set_new(out, numbers[i].key, json_finite(numbers[i].value));
     return out;
 }
 
@@ -66,7 +61,7 @@ json_t *measure_answers_json(const struct measure_set *set, const char *const *m
         json_t *answer =
             json_pack("{s:s, s:s%, s:s, s:b, s:b, s:o}", "message", messages[i], "text", a->text,
                       a->len, "fault", text_fault_name(a->judged.fault), "marker", a->judged.marker,
-                      "polite", a->judged.polite, "cosine", number(a->cosine));
+                      "polite", a->judged.polite, "cosine", json_finite(a->cosine));
         json_array_append_new(out, answer);
     }
     return out;

@@ -89,11 +89,6 @@ int migrate_digest(const char *path, char hex[SHA256_HEX], struct gyaru_error *e
 /* ---- what is kept -----------------------------------------------------------------------------
  */
 
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 /* Everything that any phase's findings depend on. */
 static int make_base(struct migration *m, const json_t *plan)
 {
@@ -107,11 +102,11 @@ static int make_base(struct migration *m, const json_t *plan)
         json_array_append_new(messages, json_string(o->messages[i]));
     json_t *all =
         json_pack("[i, s, s, s, s, s, s, s?, s?, o, s?, i, i, o, o, i, s, i, I]", VERSION,
-                  GYARU_VERSION, migrate_text(json_object_get(plan, "from"), "fingerprint"),
-                  migrate_text(json_object_get(plan, "to"), "fingerprint"), vector, dataset, style,
+                  GYARU_VERSION, json_text_at(json_object_get(plan, "from"), "fingerprint"),
+                  json_text_at(json_object_get(plan, "to"), "fingerprint"), vector, dataset, style,
                   o->system, o->style_system, messages, o->method, o->layer_first, o->layer_last,
-                  number((double)o->strength), number((double)o->from_strength), o->max_tokens,
-                  o->device, o->threads, (json_int_t)o->seed);
+                  json_finite((double)o->strength), json_finite((double)o->from_strength),
+                  o->max_tokens, o->device, o->threads, (json_int_t)o->seed);
     char *text = all ? json_dumps(all, JSON_COMPACT) : NULL;
     json_decref(all);
     if (!text)
@@ -161,10 +156,10 @@ static json_t *phase_found(const char *path, const char *key)
     char digest[SHA256_HEX];
     json_t *kept = phase_read(path);
     json_t *found = json_object_get(kept, "found");
-    const char *file = migrate_text(found, "file");
-    bool holds = found && !strcmp(migrate_text(kept, "key"), key) &&
+    const char *file = json_text_at(found, "file");
+    bool holds = found && !strcmp(json_text_at(kept, "key"), key) &&
                  (!*file || (!migrate_digest(file, digest, &ignored) &&
-                             !strcmp(digest, migrate_text(found, "file_sha256"))));
+                             !strcmp(digest, json_text_at(found, "file_sha256"))));
     json_incref(holds ? found : NULL);
     json_decref(kept);
     return holds ? found : NULL;
@@ -264,7 +259,7 @@ static int choose(struct migration *m)
     const json_t *tuned = json_object_get(m->report, "tune");
     const json_t *strength = json_object_get(tuned, "strength");
     int formula = (int)json_integer_value(json_object_get(to, "visualise_layer")), layer, range[2];
-    m->vectors[SIDE_NEW] = copy_text(migrate_text(tuned, "file"));
+    m->vectors[SIDE_NEW] = copy_text(json_text_at(tuned, "file"));
     if (!m->vectors[SIDE_NEW])
         return error_memory(m->err, 100, "a path");
     if (choose_layer(m, json_object_get(m->report, "extract"), formula, &layer, range))
@@ -292,10 +287,10 @@ static int run_phases(struct migration *m)
         {"quality_old", NULL, migrate_quality, SIDE_OLD},
     };
     if (run_phase(m, &extract, "") ||
-        run_phase(m, &tune, migrate_text(json_object_get(m->report, "extract"), "file_sha256")) ||
+        run_phase(m, &tune, json_text_at(json_object_get(m->report, "extract"), "file_sha256")) ||
         choose(m))
         return -1;
-    const char *vector = migrate_text(json_object_get(m->report, "tune"), "file_sha256");
+    const char *vector = json_text_at(json_object_get(m->report, "tune"), "file_sha256");
     for (size_t i = 0; i < sizeof measures / sizeof *measures; i++)
         if (run_phase(m, &measures[i], measures[i].side == SIDE_NEW ? vector : ""))
             return -1;
@@ -316,7 +311,7 @@ static int prepare(struct migration *m)
                           "time", (json_int_t)time(NULL), "resumed", m->resumed, "plan", plan);
     if (!m->report)
         return error_memory(m->err, 1 << 16, "the report");
-    m->vectors[SIDE_OLD] = copy_text(migrate_text(json_object_get(plan, "old_vector"), "path"));
+    m->vectors[SIDE_OLD] = copy_text(json_text_at(json_object_get(plan, "old_vector"), "path"));
     m->strengths[SIDE_OLD] = old_strength(m, plan);
     m->gauge_layers[SIDE_OLD] = -1;
     return file_make_dirs(o->report_dir, m->err) || make_base(m, plan) ? -1 : 0;

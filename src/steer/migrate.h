@@ -40,9 +40,6 @@ struct migration {
 /* See gyaru_migrate_plan(). NULL on failure. */
 json_t *migrate_plan(const struct gyaru_migrate_options *options, struct gyaru_error *err);
 
-/* Text of an object's field, "" if there is none. */
-const char *migrate_text(const json_t *object, const char *key);
-
 /* ---- migrate.c --------------------------------------------------------------------------------
  */
 

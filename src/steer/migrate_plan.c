@@ -12,12 +12,6 @@
 
 #define MODEL_VECTOR "gyaru.safetensors" /* beside the weights of a bundled model */
 
-const char *migrate_text(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
-}
-
 void gyaru_migrate_options_init(struct gyaru_migrate_options *options)
 {
     *options = (struct gyaru_migrate_options){.layer_first = -1,
@@ -41,7 +35,7 @@ static json_t *inspect(const struct gyaru_migrate_options *o, const char *dir,
         return NULL;
     json_t *json = json_parse(text, strlen(text), dir, err);
     free(text);
-    if (json && strcmp(migrate_text(json, "kind"), "model")) {
+    if (json && strcmp(json_text_at(json, "kind"), "model")) {
         error_set(err, GYARU_USAGE, "%s: a vector: --from and --to name model directories", dir);
         json_decref(json);
         return NULL;
@@ -108,7 +102,7 @@ static int check_old(const json_t *check, const char *path, const char *from,
     return error_set(err, GYARU_MISMATCH,
                      "%s: not a vector of the old model %s: %.250s; name its own with "
                      "--old-vector, or none",
-                     path, from, migrate_text(check, "reason"));
+                     path, from, json_text_at(check, "reason"));
 }
 
 static json_t *vector_json(const struct gyaru_migrate_options *o, const char *path,
@@ -143,7 +137,7 @@ static json_t *old_vector_json(const struct gyaru_migrate_options *o, const json
     char *path;
     if (o->from_vector && !strcmp(o->from_vector, "none"))
         return json_null();
-    if (find_old_vector(o, migrate_text(from, "fingerprint"), &path, err))
+    if (find_old_vector(o, json_text_at(from, "fingerprint"), &path, err))
         return NULL;
     json_t *out = path ? vector_json(o, path, err) : json_null();
     free(path);
@@ -164,7 +158,7 @@ static json_t *memory_json(const json_t *from, const json_t *to)
     if (!a || !b)
         return json_null();
     double saved = bytes_of(a) > 0 ? 1 - bytes_of(b) / bytes_of(a) : 0;
-    return json_pack("{s:s, s:O, s:O, s:f}", "device", migrate_text(b, "device"), "from", a, "to",
+    return json_pack("{s:s, s:O, s:O, s:f}", "device", json_text_at(b, "device"), "from", a, "to",
                      b, "saved", saved);
 }
 
@@ -175,7 +169,7 @@ json_t *migrate_plan(const struct gyaru_migrate_options *o, struct gyaru_error *
     json_t *vector = to ? old_vector_json(o, from, err) : NULL;
     json_t *out = NULL;
     if (vector) {
-        bool same = !strcmp(migrate_text(from, "fingerprint"), migrate_text(to, "fingerprint"));
+        bool same = !strcmp(json_text_at(from, "fingerprint"), json_text_at(to, "fingerprint"));
         out = json_pack("{s:O, s:O, s:o, s:O, s:b}", "from", from, "to", to, "memory",
                         memory_json(from, to), "old_vector", vector, "same_model", (int)same);
         if (!out)

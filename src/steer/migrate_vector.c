@@ -173,7 +173,7 @@ static json_t *find_strength(struct migration *m, const char *in, const char *ou
 
 json_t *migrate_tune(struct migration *m)
 {
-    const char *in = migrate_text(json_object_get(m->report, "extract"), "file");
+    const char *in = json_text_at(json_object_get(m->report, "extract"), "file");
     const char *out = m->options->vector;
     if (file_make_parent(out, m->err) || keep_other(out, m->err))
         return NULL;

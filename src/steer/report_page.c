@@ -94,11 +94,29 @@ void page_end(struct str *out)
     str_puts(out, "</main>\n</body>\n</html>\n");
 }
 
-void page_fact(struct str *out, const char *name, const char *value)
+const char *page_say(const struct page *page, const char *english, const char *japanese)
 {
-    str_puts(out, "<div><dt>");
-    html_text(out, name);
-    str_puts(out, "</dt><dd>");
-    html_text(out, value);
-    str_puts(out, "</dd></div>\n");
+    return page->japanese ? japanese : english;
+}
+
+void page_heading(struct page *page, const char *english, const char *japanese)
+{
+    str_puts(&page->out, "<h2>");
+    html_text(&page->out, page_say(page, english, japanese));
+    str_puts(&page->out, "</h2>\n");
+}
+
+void page_fact(struct page *page, const char *name, const char *format, ...)
+{
+    struct str value = STR_INIT;
+    va_list args;
+    va_start(args, format);
+    str_vprintf(&value, format, args);
+    va_end(args);
+    str_puts(&page->out, "<div><dt>");
+    html_text(&page->out, name);
+    str_puts(&page->out, "</dt><dd>");
+    html_text(&page->out, value.data ? value.data : "");
+    str_puts(&page->out, "</dd></div>\n");
+    str_release(&value);
 }

@@ -13,7 +13,17 @@ void html_text(struct str *out, const char *text);
 void page_begin(struct str *out, const char *language, const char *title, const char *subtitle);
 void page_end(struct str *out);
 
+/* A page in one of two languages. */
+struct page {
+    struct str out;
+    bool japanese;
+};
+
+const char *page_say(const struct page *page, const char *english, const char *japanese);
+void page_heading(struct page *page, const char *english, const char *japanese);
+
 /* A row of a <dl class="facts">. */
-void page_fact(struct str *out, const char *name, const char *value);
+__attribute__((format(printf, 3, 4))) void page_fact(struct page *page, const char *name,
+                                                     const char *format, ...);
 
 #endif

@@ -14,10 +14,9 @@
 
 #define SHOWN_MOST 4096 /* points of a candidate */
 
-struct page {
-    struct str out;
+struct tune_page {
+    struct page page;
     const json_t *report;
-    bool japanese;
 };
 
 /* One candidate's points as columns. */
@@ -65,112 +64,87 @@ static const struct {
     [GAUGE] = {"gauge", "calibrated gauge", "較正ゲージ", 1, 2},
 };
 
-static const char *say(const struct page *p, const char *english, const char *japanese)
+static const char *label(const struct tune_page *p, enum curve curve)
 {
-    return p->japanese ? japanese : english;
-}
-
-static const char *label(const struct page *p, enum curve curve)
-{
-    return say(p, shown[curve].english, shown[curve].japanese);
-}
-
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "";
-}
-
-static double number_of(const json_t *object, const char *key)
-{
-    const json_t *value = json_object_get(object, key);
-    return json_is_number(value) ? json_number_value(value) : NAN;
-}
-
-static bool flag_of(const json_t *object, const char *key)
-{
-    return json_is_true(json_object_get(object, key));
-}
-
-__attribute__((format(printf, 3, 4))) static void fact(struct page *p, const char *name,
-                                                       const char *format, ...)
-{
-    struct str value = STR_INIT;
-    va_list args;
-    va_start(args, format);
-    str_vprintf(&value, format, args);
-    va_end(args);
-    page_fact(&p->out, name, value.data ? value.data : "");
-    str_release(&value);
-}
-
-static void heading(struct page *p, const char *english, const char *japanese)
-{
-    str_puts(&p->out, "<h2>");
-    html_text(&p->out, say(p, english, japanese));
-    str_puts(&p->out, "</h2>\n");
+    return page_say(&p->page, shown[curve].english, shown[curve].japanese);
 }
 
 /* ---- facts ------------------------------------------------------------------------------------
  */
 
-static void write_verdict(struct page *p)
+static void write_verdict(struct tune_page *p)
 {
     const json_t *choice = json_object_get(p->report, "choice");
-    bool written = flag_of(p->report, "written");
-    str_printf(&p->out, "<div class=\"verdict %s\">", written ? "good" : "bad");
+    bool written = json_flag_at(p->report, "written");
+    str_printf(&p->page.out, "<div class=\"verdict %s\">", written ? "good" : "bad");
     if (!json_is_object(choice))
-        html_text(&p->out, say(p, "No safe strength", "安全な強度がありません"));
-    else if (p->japanese)
-        str_printf(&p->out, "推奨強度 %.4g、上限 %.4g", number_of(choice, "recommended_strength"),
-                   number_of(choice, "max_strength"));
+        html_text(&p->page.out, page_say(&p->page, "No safe strength", "安全な強度がありません"));
+    else if (p->page.japanese)
+        str_printf(&p->page.out, "推奨強度 %.4g、上限 %.4g",
+                   json_number_at(choice, "recommended_strength"),
+                   json_number_at(choice, "max_strength"));
     else
-        str_printf(&p->out, "Recommended strength %.4g, maximum %.4g",
-                   number_of(choice, "recommended_strength"), number_of(choice, "max_strength"));
-    str_puts(&p->out, "<small>");
-    html_text(&p->out, !json_is_object(choice)
-                           ? say(p, "nothing was written", "何も書き出していません")
-                       : written ? text_of(p->report, "output")
-                                 : say(p, "not confirmed on unseen messages: nothing was written",
-                                       "未使用メッセージで確認できず、書き出していません"));
-    str_puts(&p->out, "</small></div>\n");
-    if (*text_of(p->report, "warning")) {
-        str_puts(&p->out, "<div class=\"warn\"><ul><li>");
-        html_text(&p->out, text_of(p->report, "warning"));
-        str_puts(&p->out, "</li></ul></div>\n");
+        str_printf(&p->page.out, "Recommended strength %.4g, maximum %.4g",
+                   json_number_at(choice, "recommended_strength"),
+                   json_number_at(choice, "max_strength"));
+    str_puts(&p->page.out, "<small>");
+    html_text(&p->page.out,
+              !json_is_object(choice)
+                  ? page_say(&p->page, "nothing was written", "何も書き出していません")
+              : written
+                  ? json_text_at(p->report, "output")
+                  : page_say(&p->page, "not confirmed on unseen messages: nothing was written",
+                             "未使用メッセージで確認できず、書き出していません"));
+    str_puts(&p->page.out, "</small></div>\n");
+    if (*json_text_at(p->report, "warning")) {
+        str_puts(&p->page.out, "<div class=\"warn\"><ul><li>");
+        html_text(&p->page.out, json_text_at(p->report, "warning"));
+        str_puts(&p->page.out, "</li></ul></div>\n");
     }
 }
 
-static void write_facts(struct page *p)
+static void write_facts(struct tune_page *p)
 {
     const json_t *model = json_object_get(p->report, "model");
     const json_t *data = json_object_get(p->report, "dataset");
     const json_t *settings = json_object_get(p->report, "settings");
     const json_t *choice = json_object_get(p->report, "choice");
-    str_puts(&p->out, "<dl class=\"facts\">\n");
-    fact(p, say(p, "Model", "モデル"), "%s (%s)", text_of(model, "name"), text_of(model, "device"));
-    fact(p, say(p, "Vector", "ベクトル"), "%s", text_of(p->report, "vector"));
-    fact(p, say(p, "Works against", "逆らう指示"), "%s", text_of(settings, "system"));
-    fact(p, say(p, "Control prompt", "対照の指示"), "%s", text_of(settings, "style_system"));
-    fact(p, say(p, "Pairs, search / confirmation", "ペア (探索 / 確認)"), "%.0f / %.0f%s",
-         number_of(data, "search_pairs"), number_of(data, "confirm_pairs"),
-         flag_of(data, "unseen")
-             ? ""
-             : say(p, " (the vector was made from them too)", " (ベクトルの抽出にも使用)"));
-    fact(p, say(p, "Messages, search / confirmation", "メッセージ (探索 / 確認)"), "%.0f / %.0f",
-         number_of(data, "search_messages"), number_of(data, "confirm_messages"));
-    fact(p, say(p, "KL budget", "KL 予算"), "%.3g nat", number_of(settings, "kl_budget"));
+    str_puts(&p->page.out, "<dl class=\"facts\">\n");
+    page_fact(&p->page, page_say(&p->page, "Model", "モデル"), "%s (%s)",
+              json_text_at(model, "name"), json_text_at(model, "device"));
+    page_fact(&p->page, page_say(&p->page, "Vector", "ベクトル"), "%s",
+              json_text_at(p->report, "vector"));
+    page_fact(&p->page, page_say(&p->page, "Works against", "逆らう指示"), "%s",
+              json_text_at(settings, "system"));
+    page_fact(&p->page, page_say(&p->page, "Control prompt", "対照の指示"), "%s",
+              json_text_at(settings, "style_system"));
+    page_fact(&p->page, page_say(&p->page, "Pairs, search / confirmation", "ペア (探索 / 確認)"),
+              "%.0f / %.0f%s", json_number_at(data, "search_pairs"),
+              json_number_at(data, "confirm_pairs"),
+              json_flag_at(data, "unseen")
+                  ? ""
+                  : page_say(&p->page, " (the vector was made from them too)",
+                             " (ベクトルの抽出にも使用)"));
+    page_fact(&p->page,
+              page_say(&p->page, "Messages, search / confirmation", "メッセージ (探索 / 確認)"),
+              "%.0f / %.0f", json_number_at(data, "search_messages"),
+              json_number_at(data, "confirm_messages"));
+    page_fact(&p->page, page_say(&p->page, "KL budget", "KL 予算"), "%.3g nat",
+              json_number_at(settings, "kl_budget"));
     if (json_is_object(choice)) {
-        fact(p, say(p, "Layers", "層"), "%s", text_of(choice, "candidate"));
-        fact(p, say(p, "Measured at", "測定時の強度"), "%.4g",
-             number_of(choice, "measured_strength"));
-        fact(p, say(p, "Directions scaled by", "方向の倍率"), "%.4g", number_of(choice, "factor"));
-        fact(p, say(p, "Within the KL budget", "KL 予算内"), "%s",
-             flag_of(choice, "within_kl_budget") ? say(p, "yes", "はい") : say(p, "no", "いいえ"));
+        page_fact(&p->page, page_say(&p->page, "Layers", "層"), "%s",
+                  json_text_at(choice, "candidate"));
+        page_fact(&p->page, page_say(&p->page, "Measured at", "測定時の強度"), "%.4g",
+                  json_number_at(choice, "measured_strength"));
+        page_fact(&p->page, page_say(&p->page, "Directions scaled by", "方向の倍率"), "%.4g",
+                  json_number_at(choice, "factor"));
+        page_fact(&p->page, page_say(&p->page, "Within the KL budget", "KL 予算内"), "%s",
+                  json_flag_at(choice, "within_kl_budget") ? page_say(&p->page, "yes", "はい")
+                                                           : page_say(&p->page, "no", "いいえ"));
     }
-    fact(p, say(p, "Time", "所要時間"), say(p, "%.0f s", "%.0f 秒"),
-         number_of(p->report, "seconds"));
-    str_puts(&p->out, "</dl>\n");
+    page_fact(&p->page, page_say(&p->page, "Time", "所要時間"),
+              page_say(&p->page, "%.0f s", "%.0f 秒"), json_number_at(p->report, "seconds"));
+    str_puts(&p->page.out, "</dl>\n");
 }
 
 /* ---- curves -----------------------------------------------------------------------------------
@@ -189,9 +163,9 @@ static int curves_read(const json_t *candidate, struct curves *c, struct gyaru_e
         return error_memory(err, CURVES * n * sizeof *c->y, "the curves");
     json_array_foreach(points, i, point)
     {
-        c->x[i] = number_of(point, "strength");
+        c->x[i] = json_number_at(point, "strength");
         for (int k = 0; k < CURVES; k++)
-            c->y[(size_t)k * n + i] = shown[k].factor * number_of(point, shown[k].key);
+            c->y[(size_t)k * n + i] = shown[k].factor * json_number_at(point, shown[k].key);
     }
     return 0;
 }
@@ -225,7 +199,7 @@ struct figure {
     bool share, logarithmic;
 };
 
-static int draw(struct page *p, const struct curves *c, const struct figure *f, double limit,
+static int draw(struct tune_page *p, const struct curves *c, const struct figure *f, double limit,
                 const char *limit_label, double chosen, struct gyaru_error *err)
 {
     struct plot_series series[4];
@@ -235,8 +209,8 @@ static int draw(struct page *p, const struct curves *c, const struct figure *f, 
         size_t n = squeeze(c, f->list[0], x, y, f->list, f->n_list);
         for (size_t k = 0; k < f->n_list; k++)
             series[k] = (struct plot_series){label(p, f->list[k]), y + k * c->n, false, (int)k};
-        struct plot plot = {.title = say(p, f->english, f->japanese),
-                            .x_label = say(p, "strength", "強度"),
+        struct plot plot = {.title = page_say(&p->page, f->english, f->japanese),
+                            .x_label = page_say(&p->page, "strength", "強度"),
                             .x = x,
                             .n = n,
                             .series = series,
@@ -247,16 +221,17 @@ static int draw(struct page *p, const struct curves *c, const struct figure *f, 
                             .limit = limit,
                             .limit_label = limit_label,
                             .highlight = chosen,
-                            .highlight_label = say(p, "chosen", "採用")};
+                            .highlight_label = page_say(&p->page, "chosen", "採用")};
         if (n > 1)
-            plot_write(&p->out, &plot);
+            plot_write(&p->page.out, &plot);
     }
     free(x);
     free(y);
     return rc;
 }
 
-static int draw_all(struct page *p, const struct curves *c, double chosen, struct gyaru_error *err)
+static int draw_all(struct tune_page *p, const struct curves *c, double chosen,
+                    struct gyaru_error *err)
 {
     static const struct figure figures[] = {
         {"Style and damage, % of the answers",
@@ -289,13 +264,13 @@ static int draw_all(struct page *p, const struct curves *c, double chosen, struc
     const json_t *settings = json_object_get(p->report, "settings");
     const json_t *prompt = json_object_get(p->report, "prompt");
     const json_t *reference = json_is_object(prompt) ? prompt : json_object_get(p->report, "base");
-    double nll =
-        number_of(reference, "nll") + number_of(json_object_get(p->report, "limits"), "nll_more");
+    double nll = json_number_at(reference, "nll") +
+                 json_number_at(json_object_get(p->report, "limits"), "nll_more");
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
-        double limit = figures[i].list[0] == KL_P95 ? number_of(settings, "kl_budget")
+        double limit = figures[i].list[0] == KL_P95 ? json_number_at(settings, "kl_budget")
                        : figures[i].list[0] == NLL  ? nll
                                                     : NAN;
-        if (draw(p, c, &figures[i], limit, say(p, "limit", "限度"), chosen, err))
+        if (draw(p, c, &figures[i], limit, page_say(&p->page, "limit", "限度"), chosen, err))
             return -1;
     }
     return 0;
@@ -304,81 +279,83 @@ static int draw_all(struct page *p, const struct curves *c, double chosen, struc
 /* ---- tables -----------------------------------------------------------------------------------
  */
 
-static void write_cell(struct page *p, const json_t *point, enum curve curve)
+static void write_cell(struct tune_page *p, const json_t *point, enum curve curve)
 {
-    double value = shown[curve].factor * number_of(point, shown[curve].key);
+    double value = shown[curve].factor * json_number_at(point, shown[curve].key);
     if (isfinite(value))
-        str_printf(&p->out, "<td>%.*f</td>", shown[curve].digits, value);
+        str_printf(&p->page.out, "<td>%.*f</td>", shown[curve].digits, value);
     else
-        str_puts(&p->out, "<td>–</td>");
+        str_puts(&p->page.out, "<td>–</td>");
 }
 
-static void write_row(struct page *p, const char *name, const json_t *point)
+static void write_row(struct tune_page *p, const char *name, const json_t *point)
 {
     if (!json_is_object(point))
         return;
-    str_puts(&p->out, "<tr><td>");
-    html_text(&p->out, name);
-    str_puts(&p->out, "</td>");
+    str_puts(&p->page.out, "<tr><td>");
+    html_text(&p->page.out, name);
+    str_puts(&p->page.out, "</td>");
     for (int k = 0; k < CURVES; k++)
         write_cell(p, point, (enum curve)k);
-    str_puts(&p->out, "<td>");
-    html_text(&p->out, text_of(point, "fault"));
-    str_puts(&p->out, "</td></tr>\n");
+    str_puts(&p->page.out, "<td>");
+    html_text(&p->page.out, json_text_at(point, "fault"));
+    str_puts(&p->page.out, "</td></tr>\n");
 }
 
-static void begin_table(struct page *p, const char *first)
+static void begin_table(struct tune_page *p, const char *first)
 {
-    str_puts(&p->out, "<div class=\"scroll\"><table><thead><tr><th scope=\"col\">");
-    html_text(&p->out, first);
-    str_puts(&p->out, "</th>");
+    str_puts(&p->page.out, "<div class=\"scroll\"><table><thead><tr><th scope=\"col\">");
+    html_text(&p->page.out, first);
+    str_puts(&p->page.out, "</th>");
     for (int k = 0; k < CURVES; k++) {
-        str_puts(&p->out, "<th scope=\"col\">");
-        html_text(&p->out, label(p, (enum curve)k));
-        str_puts(&p->out, shown[k].factor > 1 ? " %</th>" : "</th>");
+        str_puts(&p->page.out, "<th scope=\"col\">");
+        html_text(&p->page.out, label(p, (enum curve)k));
+        str_puts(&p->page.out, shown[k].factor > 1 ? " %</th>" : "</th>");
     }
-    str_puts(&p->out, "<th scope=\"col\">");
-    html_text(&p->out, say(p, "not safe because", "安全でない理由"));
-    str_puts(&p->out, "</th></tr></thead><tbody>\n");
+    str_puts(&p->page.out, "<th scope=\"col\">");
+    html_text(&p->page.out, page_say(&p->page, "not safe because", "安全でない理由"));
+    str_puts(&p->page.out, "</th></tr></thead><tbody>\n");
 }
 
-static void end_table(struct page *p)
+static void end_table(struct tune_page *p)
 {
-    str_puts(&p->out, "</tbody></table></div>\n");
+    str_puts(&p->page.out, "</tbody></table></div>\n");
 }
 
-static int write_candidate(struct page *p, const json_t *candidate, double chosen,
+static int write_candidate(struct tune_page *p, const json_t *candidate, double chosen,
                            struct gyaru_error *err)
 {
     struct curves curves;
     const json_t *point;
     size_t i;
-    double budget = number_of(candidate, "budget_strength");
-    str_puts(&p->out, "<h3>");
-    html_text(&p->out, text_of(candidate, "name"));
-    str_printf(&p->out,
-               say(p, ": layers %.0f–%.0f (%.0f)</h3>\n<p>", ": 層 %.0f–%.0f (%.0f 層)</h3>\n<p>"),
-               number_of(candidate, "layer_first"), number_of(candidate, "layer_last"),
-               number_of(candidate, "layers"));
+    double budget = json_number_at(candidate, "budget_strength");
+    str_puts(&p->page.out, "<h3>");
+    html_text(&p->page.out, json_text_at(candidate, "name"));
+    str_printf(&p->page.out,
+               page_say(&p->page, ": layers %.0f–%.0f (%.0f)</h3>\n<p>",
+                        ": 層 %.0f–%.0f (%.0f 層)</h3>\n<p>"),
+               json_number_at(candidate, "layer_first"), json_number_at(candidate, "layer_last"),
+               json_number_at(candidate, "layers"));
     if (isfinite(budget))
-        str_printf(&p->out,
-                   say(p, "The KL budget is reached at strength %.4g, with a gain of %.3g.",
-                       "KL 予算に達する強度 %.4g、そこでの利得 %.3g。"),
-                   budget, number_of(candidate, "budget_gain"));
-    str_puts(&p->out, "</p>\n");
-    if (!flag_of(candidate, "finalist"))
+        str_printf(&p->page.out,
+                   page_say(&p->page,
+                            "The KL budget is reached at strength %.4g, with a gain of %.3g.",
+                            "KL 予算に達する強度 %.4g、そこでの利得 %.3g。"),
+                   budget, json_number_at(candidate, "budget_gain"));
+    str_puts(&p->page.out, "</p>\n");
+    if (!json_flag_at(candidate, "finalist"))
         return 0;
     int rc = curves_read(candidate, &curves, err);
-    str_puts(&p->out, "<div class=\"plots\">\n");
+    str_puts(&p->page.out, "<div class=\"plots\">\n");
     if (!rc)
         rc = draw_all(p, &curves, chosen, err);
-    str_puts(&p->out, "</div>\n");
+    str_puts(&p->page.out, "</div>\n");
     curves_release(&curves);
-    begin_table(p, say(p, "strength", "強度"));
+    begin_table(p, page_say(&p->page, "strength", "強度"));
     json_array_foreach(json_object_get(candidate, "points"), i, point)
     {
         char name[32];
-        snprintf(name, sizeof name, "%.4g", number_of(point, "strength"));
+        snprintf(name, sizeof name, "%.4g", json_number_at(point, "strength"));
         write_row(p, name, point);
     }
     end_table(p);
@@ -387,21 +364,21 @@ static int write_candidate(struct page *p, const json_t *candidate, double chose
 
 static const char *const controls[] = {"none", "prompt", "random", "steered"};
 
-static const char *control_name(const struct page *p, size_t i)
+static const char *control_name(const struct tune_page *p, size_t i)
 {
     static const char *const names[][2] = {{"no steering", "操作なし"},
                                            {"prompt only", "指示のみ"},
                                            {"random vector", "乱数ベクトル"},
                                            {"this vector", "このベクトル"}};
-    return say(p, names[i][0], names[i][1]);
+    return page_say(&p->page, names[i][0], names[i][1]);
 }
 
-static void write_controls(struct page *p)
+static void write_controls(struct tune_page *p)
 {
     const json_t *all = json_object_get(p->report, "controls");
     const json_t *samples = json_object_get(p->report, "answers"), *answer;
     size_t i, k;
-    heading(p, "Confirmation on unseen messages", "未使用メッセージでの確認");
+    page_heading(&p->page, "Confirmation on unseen messages", "未使用メッセージでの確認");
     begin_table(p, "");
     for (i = 0; i < sizeof controls / sizeof *controls; i++)
         write_row(p, control_name(p, i), json_object_get(all, controls[i]));
@@ -410,26 +387,26 @@ static void write_controls(struct page *p)
         const json_t *list = json_object_get(samples, controls[i]);
         if (!json_array_size(list))
             continue;
-        str_puts(&p->out, "<h3>");
-        html_text(&p->out, control_name(p, i));
-        str_puts(&p->out, "</h3>\n<dl class=\"facts\">\n");
-        json_array_foreach(list, k, answer)
-            page_fact(&p->out, text_of(answer, "message"), text_of(answer, "text"));
-        str_puts(&p->out, "</dl>\n");
+        str_puts(&p->page.out, "<h3>");
+        html_text(&p->page.out, control_name(p, i));
+        str_puts(&p->page.out, "</h3>\n<dl class=\"facts\">\n");
+        json_array_foreach(list, k, answer) page_fact(&p->page, json_text_at(answer, "message"),
+                                                      "%s", json_text_at(answer, "text"));
+        str_puts(&p->page.out, "</dl>\n");
     }
 }
 
-static int write_candidates(struct page *p, struct gyaru_error *err)
+static int write_candidates(struct tune_page *p, struct gyaru_error *err)
 {
     const json_t *candidates = json_object_get(p->report, "candidates"), *candidate;
     const json_t *choice = json_object_get(p->report, "choice");
     size_t i;
-    heading(p, "Candidates", "候補");
+    page_heading(&p->page, "Candidates", "候補");
     json_array_foreach(candidates, i, candidate)
     {
-        bool chosen = !strcmp(text_of(candidate, "name"), text_of(choice, "candidate"));
-        if (write_candidate(p, candidate, chosen ? number_of(choice, "measured_strength") : NAN,
-                            err))
+        bool chosen = !strcmp(json_text_at(candidate, "name"), json_text_at(choice, "candidate"));
+        if (write_candidate(p, candidate,
+                            chosen ? json_number_at(choice, "measured_strength") : NAN, err))
             return -1;
     }
     return 0;
@@ -443,26 +420,27 @@ int gyaru_tune_html(const char *report, const char *language, char **html, struc
     json_t *root = json_parse_text(report, strlen(report), "the report", err);
     if (!root)
         return -1;
-    struct page p = {.out = STR_INIT, .report = root, .japanese = !strcmp(language, "ja")};
-    int rc = strcmp(text_of(root, "report"), "tune")
+    struct tune_page p = {.page = {.out = STR_INIT, .japanese = !strcmp(language, "ja")},
+                          .report = root};
+    int rc = strcmp(json_text_at(root, "report"), "tune")
                  ? error_set(err, GYARU_FAILED, "the report is not one of tune")
                  : 0;
     if (!rc) {
-        page_begin(&p.out, p.japanese ? "ja" : "en",
-                   say(&p, "Strength of a control vector", "制御ベクトルの強度調整"),
-                   text_of(root, "vector"));
+        page_begin(&p.page.out, p.page.japanese ? "ja" : "en",
+                   page_say(&p.page, "Strength of a control vector", "制御ベクトルの強度調整"),
+                   json_text_at(root, "vector"));
         write_verdict(&p);
         write_facts(&p);
         if (json_is_object(json_object_get(root, "choice")))
             write_controls(&p);
         rc = write_candidates(&p, err);
-        page_end(&p.out);
+        page_end(&p.page.out);
     }
     json_decref(root);
     if (rc) {
-        str_release(&p.out);
+        str_release(&p.page.out);
         return -1;
     }
-    *html = str_take(&p.out);
+    *html = str_take(&p.page.out);
     return *html ? 0 : error_memory(err, 1 << 16, "the page");
 }

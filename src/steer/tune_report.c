@@ -7,19 +7,14 @@
 #include <math.h>
 #include <string.h>
 
-static json_t *number(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
 static json_t *point_json(const struct tune_point *p)
 {
     json_t *out = json_object();
     json_object_set_new(out, "strength", json_real((double)p->strength));
     for (int f = 0; f < FIGURES; f++)
-        json_object_set_new(out, tune_figure_names[f], number((double)p->figures[f]));
+        json_object_set_new(out, tune_figure_names[f], json_finite((double)p->figures[f]));
     double slope = (double)p->figures[FIGURE_GAIN] / (double)p->strength;
-    json_object_set_new(out, "slope", number(slope));
+    json_object_set_new(out, "slope", json_finite(slope));
     json_object_set_new(out, "safe", p->answered ? json_boolean(!*p->fault) : json_null());
     json_object_set_new(out, "fault", json_string(p->fault));
     return out;
@@ -33,8 +28,8 @@ static json_t *candidate_json(const struct tune_candidate *c)
     return json_pack("{s:s, s:i, s:i, s:i, s:f, s:b, s:o, s:o, s:o}", "name", c->name,
                      "layer_first", c->first, "layer_last", c->last, "layers", c->n_layers,
                      "factor", c->factor, "finalist", c->finalist, "budget_strength",
-                     number((double)c->budget_strength), "budget_gain",
-                     number((double)c->budget_gain), "points", points);
+                     json_finite((double)c->budget_strength), "budget_gain",
+                     json_finite((double)c->budget_gain), "points", points);
 }
 
 static json_t *controls_json(const struct tuning *t)
@@ -58,8 +53,8 @@ static json_t *choice_json(const struct tuning *t)
         (double)c->points[t->best_point].figures[FIGURE_KL_P95] <= t->options->kl_budget;
     return json_pack(
         "{s:s, s:f, s:o, s:o, s:f, s:f, s:b, s:b}", "candidate", c->name, "measured_strength",
-        chosen, "recommended_strength", number(chosen / t->scaled), "max_strength",
-        number((double)t->max_strength / t->scaled), "rescaled_by", t->scaled, "factor",
+        chosen, "recommended_strength", json_finite(chosen / t->scaled), "max_strength",
+        json_finite((double)t->max_strength / t->scaled), "rescaled_by", t->scaled, "factor",
         c->factor * t->scaled, "within_kl_budget", in_budget, "confirmed", t->confirmed);
 }
 
