@@ -128,10 +128,8 @@ static void one_at_a_time(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_records_come_back),
-        cmocka_unit_test(torn_records_do_not_count),
-        cmocka_unit_test(other_work_begins_anew),
-        cmocka_unit_test(foreign_files_are_left_alone),
+        cmocka_unit_test(whole_records_come_back), cmocka_unit_test(torn_records_do_not_count),
+        cmocka_unit_test(other_work_begins_anew),  cmocka_unit_test(foreign_files_are_left_alone),
         cmocka_unit_test(one_at_a_time),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

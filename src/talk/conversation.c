@@ -68,10 +68,11 @@ int conversation_add(struct conversation *conversation, bool assistant, const ch
         (struct gyaru_message){assistant ? "assistant" : "user", copy};
     conversation->bytes += len;
     /* A quarter at a time, so that the beginning stays the same for a while. */
-    if (conversation->bytes > conversation->limit) {
-        while (conversation->n > 1 && conversation->bytes > conversation->limit / 4 * 3)
-            drop_oldest(conversation);
-    }
+    size_t room = conversation->limit;
+    if (conversation->bytes > room)
+        room = room / 4 * 3;
+    while (conversation->n > 1 && conversation->bytes > room)
+        drop_oldest(conversation);
     return 0;
 }
 
