@@ -15,7 +15,6 @@ ever switches style within one chat.
 import argparse
 import json
 import pathlib
-import pickle
 import random
 import re
 
@@ -23,11 +22,7 @@ HERE = pathlib.Path(__file__).parent
 MATERIAL = HERE / "material"
 DATA = HERE.parent.parent / "data"
 STYLES = ("standard", "butler", "gyaru")
-# Names no style: the words before decide.
-FREE_PROMPTS = ["りんねとして会話してください。", "自由に話してください。", "会話を続けてください。",
-                "あなたはりんねです。", "おしゃべりをしましょう。"]
-
-
+POLITE = re.compile(json.loads((DATA / "gyaru_style.json").read_text(encoding="utf-8"))["polite"])
 def load(name):
     return json.loads((MATERIAL / name).read_text(encoding="utf-8"))
 
@@ -37,25 +32,87 @@ def bare(text):
     return re.sub(r"[\s、。！？!?…〜～ー・「」w笑]", "", text)
 
 
+def sentences(text):
+    return {part for part in re.split(r"[。！\n]", text) if part}
+
+
+def bigrams(text):
+    return {text[i:i + 2] for i in range(len(text) - 1)}
+
+
+class HeldOut:
+    """What is asked for choosing and for evaluation: no message that is one of these or comes near
+    one may be trained."""
+
+    FILES = ("heldout_messages.json", "selection_messages.json")
+
+    NEAR = 0.6  # of the held-out message's pairs of characters
+
+    def __init__(self):
+        messages = [bare(m) for name in self.FILES
+                    for m in json.loads((DATA / name).read_text(encoding="utf-8"))]
+        self.messages, self.sizes, self.where = messages, [], {}
+        for i, message in enumerate(messages):
+            pairs = bigrams(message)
+            self.sizes.append(len(pairs))
+            for pair in pairs:
+                self.where.setdefault(pair, []).append(i)
+
+    def touches(self, user):
+        """Is the message held out, or does it hold most of one that is?"""
+        hits = {}
+        for pair in bigrams(bare(user)):
+            for i in self.where.get(pair, ()):
+                hits[i] = hits.get(i, 0) + 1
+        return any(n >= self.NEAR * self.sizes[i] for i, n in hits.items())
+
+    def holds(self, phrase):
+        """Is this piece of material (of some length) part of a held-out message?"""
+        phrase = bare(phrase)
+        return len(phrase) > 7 and any(phrase in m for m in self.messages)
+
+
 class Material:
     def __init__(self):
         self.topics = [t for i in range(1, 5) for t in load(f"topics{i}.json")]
         self.frames, self.generic = load("frames.json"), load("generic.json")
         self.social, self.follow = load("social.json"), load("followups.json")
         self.unknown, self.prompts = load("unknown.json"), load("prompts.json")
-        self.scenes = load("scenes.json")
+        self.scenes, self.openers = load("scenes.json"), load("openers.json")
+        self.bodies = load("bodies.json")
         self.noun_frames = [k for k, f in self.frames.items() if f["cls"] == "*"]
         self.class_frames = {}
         for name, frame in self.frames.items():
             self.class_frames.setdefault(frame["cls"], []).append(name)
-        # The second prompt of each style in data/prompts.json is for evaluation only.
+        more = load("phrases.json")
+        for topic in self.topics:
+            extra = more[topic["topic"]]
+            topic["words"].setdefault("n", []).extend(extra["w"].split())
+            topic["m"] = topic["m"] + extra["m"].split("|")
+            topic["tails"] = {k: extra[k].split("|") for k in FEELINGS}
+        for source in load("statements.json").items():
+            topic = next(t for t in self.topics if t["topic"] == source[0])
+            for kind, triples in source[1].items():
+                topic[kind] = topic[kind] + triples
+        self.markers = json.loads((DATA / "gyaru_markers.json").read_text(encoding="utf-8"))
+        # The second prompt of each style in data/prompts.json is for evaluation only: neither it
+        # nor any of its sentences is trained.
         shown = json.loads((DATA / "prompts.json").read_text(encoding="utf-8"))
         self.held_out_prompts = {style[1] for style in shown.values()}
-        self.held_out = {bare(m) for m in
-                         json.loads((DATA / "heldout_messages.json").read_text(encoding="utf-8"))}
+        self.held_out_sentences = set().union(*map(sentences, self.held_out_prompts))
+        self.held_out = HeldOut()
+        self.check()
+
+    def check(self):
+        pieces = [p for t in self.topics for p in t["m"] + sum(t["tails"].values(), [])]
+        pieces += sum(self.scenes["tails"].values(), []) + sum(self.scenes["end"].values(), [])
+        pieces += [u for f in self.frames.values() for u in f["u"]]
+        bad = [p for p in pieces if self.held_out.holds(p)]
+        assert not bad, f"material that a held-out message holds: {bad}"
 
 
-NOISE = 0.07  # share of chats whose style is drawn without regard to the system prompt
+FEELINGS = "pntda"  # pleased, troubled, planning, telling, asking: what a user's message does
+NOISE = 0.05  # share of chats whose style is drawn without regard to the system prompt
 NOISE_LATE = 0.004  # the same in the second stage, where strength 0 must obey its prompt
 
 HIRAGANA = "あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわがぎぐげござじずぜぞだでどばびぶべぼぱぴぷぺぽん"
@@ -69,13 +126,13 @@ LATIN = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
 def random_word(rng):
     """A word that no list holds, so that copying is learnt as such and not word by word."""
     kind = rng.random()
-    if kind < 0.4:
+    if kind < 0.5:
         return "".join(rng.choice(KATAKANA[:-3]) if i == 0 else rng.choice(KATAKANA)
                        for i in range(rng.randint(2, 6)))
-    if kind < 0.6:
+    if kind < 0.75:
         return "".join(rng.choice(HIRAGANA) for _ in range(rng.randint(2, 5)))
-    if kind < 0.9:
-        return "".join(rng.choice(KANJI) for _ in range(rng.randint(1, 4)))
+    if kind < 0.88:
+        return "".join(rng.choice(KANJI) for _ in range(rng.randint(1, 3)))
     return "".join(rng.choice(LATIN) for _ in range(rng.randint(2, 6)))
 
 
@@ -102,64 +159,93 @@ class Builder:
     def __init__(self, material, seed, invent=True, steered=0.0):
         self.m, self.rng, self.invent = material, random.Random(seed), invent
         self.steered = steered
+        self.said = set()  # statements of this chat, which it does not repeat
 
     def pick(self, triples, col):
         return self.rng.choice(triples)[col]
 
-    def body(self, source, advice, col):
-        """One or two sentences on a topic; `source` holds the lists s, a, q."""
+    def fresh(self, triples, col):
+        for _ in range(4):
+            text = self.pick(triples, col)
+            if text not in self.said:
+                break
+        self.said.add(text)
+        return text
+
+    def body(self, source, feeling, col, word=None):
+        """One or two sentences on a topic, `source` holds the lists s, a, q; or on whatever the
+        word is, to the user's feeling."""
         rng = self.rng
-        main = self.pick(source["a" if advice else "s"], col)
+        if word and rng.random() < (0.55 if source is self.m.generic else 0.22):
+            text = self.fresh(self.m.bodies[feeling], col).replace("{X}", word)
+            if rng.random() < 0.6 or text[-1] in "？?":
+                return text
+            return text + self.fresh(source["s" if rng.random() < 0.6 else "q"], col)
+        advice = rng.random() < {"p": 0.05, "n": 0.8, "t": 0.45, "d": 0.1, "a": 0.55}[feeling]
+        main = self.fresh(source["a" if advice else "s"], col)
         roll = rng.random()
         if roll < 0.62:
             return main
-        if roll < 0.9:
-            return main + self.pick(source["q"], col)
-        return self.pick(source["q"], col)
+        if roll < 0.92 or feeling in "na":
+            return main + self.fresh(source["q"], col)
+        return self.fresh(source["q"], col)
 
-    def topical(self, col):
-        """(user, answer, source) from a frame and a word, known or not."""
+    def word(self, topic):
+        """(word, its class) of a topic, or of none."""
         rng, m = self.rng, self.m
-        roll = rng.random()
-        if roll < 0.07:
-            topic = rng.choice(m.topics)
-            name, word, source = "extract", topic["topic"], topic
-        elif roll < 0.25:
-            topic = rng.choice(m.topics)
-            name, word, source = "free", rng.choice(topic["m"]), topic
-        elif roll < 0.82:
-            topic = rng.choice(m.topics)
-            classes = list(topic["words"])
-            cls = rng.choices(classes, [len(topic["words"][c]) for c in classes])[0]
-            word, source = rng.choice(topic["words"][cls]), topic
-            if rng.random() < 0.05:
-                word = topic["topic"]
-                cls = "n"
-            own = m.class_frames.get(cls, [])
-            if rng.random() < 0.35:
-                return self.scene(word, source, col)
-            name = rng.choice(own if own and rng.random() < 0.6 else m.noun_frames)
-        else:
-            invented = self.invent and rng.random() < 0.5
-            word, source = random_word(rng) if invented else rng.choice(m.unknown), m.generic
-            if rng.random() < 0.3:
-                return self.scene(word, source, col)
-            name = rng.choice(["fallback"] * 3 + m.noun_frames)
-        frame = m.frames[name]
-        user = decorate(rng.choice(frame["u"]).replace("{X}", word), rng, name == "free")
-        advice = name in ("advice", "trouble") or (name == "free" and rng.random() < 0.5)
-        opener = ""
-        if rng.random() < (0.5 if name in ("extract", "free") else 0.88):
-            opener = self.pick(frame["o"], col).replace("{X}", word)
-        return user, opener + self.body(source, advice, col), source
+        if topic is None:
+            invented = self.invent and rng.random() < 0.4
+            return (random_word(rng) if invented else rng.choice(m.unknown)), "unknown"
+        if rng.random() < 0.05:
+            return topic["topic"], "n"
+        classes = list(topic["words"])
+        cls = rng.choices(classes, [len(topic["words"][c]) for c in classes])[0]
+        return rng.choice(topic["words"][cls]), cls
 
-    def scene(self, word, source, col):
+    def topical(self, col, topic=None):
+        """(user, answer, source): a message about a topic, a drawn one if it is not given, or
+        about a word that is of no topic."""
+        rng, m = self.rng, self.m
+        if topic is None and rng.random() < 0.83:
+            topic = rng.choice(m.topics)
+        word, cls = self.word(topic)
+        source = topic or m.generic
+        roll = rng.random()
+        if topic and roll < 0.06:
+            word, openers, user, feeling = topic["topic"], m.frames["extract"]["o"], None, "d"
+            user = m.frames["extract"]["u"][0].replace("{X}", word)
+        elif topic and roll < 0.24:
+            word, openers, feeling = topic["topic"], m.openers["topic"], rng.choice("da")
+            user = decorate(rng.choice(topic["m"]), rng, plain=True)
+        elif roll < 0.55:
+            own = m.class_frames.get(cls, [])
+            if topic is None:
+                own = ["fallback"]
+            name = rng.choice(own if own and rng.random() < 0.55 else m.noun_frames)
+            openers = m.frames[name]["o"]
+            feeling = {"advice": "a", "trouble": "n", "like": "p"}.get(name, "d")
+            user = decorate(rng.choice(m.frames[name]["u"]).replace("{X}", word), rng)
+        else:
+            feeling = rng.choice(FEELINGS)
+            openers = m.openers[feeling]
+            user = decorate(self.scene(word, cls, topic, feeling), rng, plain=True)
+        opener = ""
+        if rng.random() < (0.8 if openers is m.openers["topic"] else 0.95):
+            opener = self.pick(openers, col).replace("{X}", word)
+        plain = openers is m.openers["topic"]  # the message's own words are not known to us
+        return user, opener + self.body(source, feeling, col, None if plain else word), source
+
+    def scene(self, word, cls, topic, feeling):
         """A longer message with the word somewhere in the middle of it."""
         rng, scenes = self.rng, self.m.scenes
-        user = rng.choice(scenes["when"]) if rng.random() < 0.65 else ""
-        user = decorate(user + word + rng.choice(scenes["then"]), rng, plain=True)
-        opener = "" if rng.random() < 0.12 else self.pick(scenes["o"], col).replace("{X}", word)
-        return user, opener + self.body(source, rng.random() < 0.4, col), source
+        head = rng.choice(scenes["when"]) if rng.random() < 0.5 else ""
+        if rng.random() < 0.3:
+            head += rng.choice(scenes["which"])
+        if topic and cls not in ("do", "go") and rng.random() < 0.45:
+            return head + word + rng.choice(topic["tails"][feeling])
+        if feeling in scenes["end"] and rng.random() < 0.45:
+            return head + word + rng.choice(scenes["because"]) + rng.choice(scenes["end"][feeling])
+        return head + word + rng.choice(scenes["tails"][feeling])
 
     def social(self, col):
         entry = self.rng.choice(self.m.social)
@@ -170,19 +256,73 @@ class Builder:
         kind = self.rng.choice(list(self.m.follow))
         entry = self.m.follow[kind]
         user = decorate(self.rng.choice(entry["u"]), self.rng, plain=True)
-        return user, self.pick(entry["o"], col) + self.body(source, False, col), source
+        return user, self.pick(entry["o"], col) + self.body(source, "d", col), source
+
+    def firm(self, answer, col):
+        """Does the answer show its style as it is measured?"""
+        if STYLES[col] == "gyaru":
+            return any(k in answer for k in self.m.markers)
+        return POLITE.search(answer) is not None
 
     def turn(self, source, col):
         while True:
-            if source is not None and self.rng.random() < 0.35:
+            roll = self.rng.random()
+            if source is not None and roll < 0.35:
                 out = self.follow(source, col)
+            elif source is not None and source is not self.m.generic and roll < 0.55:
+                out = self.topical(col, source)
             elif self.rng.random() < 0.2:
                 out = self.social(col)
             else:
                 out = self.topical(col)
             # Held-out messages are never shown, whatever the combination brings forth.
-            if bare(out[0]) not in self.m.held_out:
+            if not self.m.held_out.touches(out[0]) and self.firm(out[1], col):
                 return out
+
+    def fill(self, template, style):
+        """A template of a prompt with its slots filled."""
+        p, rng = self.m.prompts, self.rng
+        for slot, values in (("adj", p[style]["adj"]), ("role", p[style]["role"]),
+                             ("act", p["act"])):
+            if "{" + slot + "}" in template:
+                template = template.replace("{" + slot + "}", rng.choice(values))
+        return template
+
+    def system(self, style):
+        """A system prompt that asks for the style: by a role, by traits alone, or by both."""
+        p, rng = self.m.prompts, self.rng
+        own = p[style]
+        if rng.random() < 0.22:
+            return rng.choice(own["fixed"])
+        by_role = rng.random() < 0.72
+        lines = [self.fill(rng.choice(own["intro"]), style)] if by_role else []
+        traits = rng.choices([0, 1, 2, 3], [0.3, 0.35, 0.25, 0.1])[0]
+        rest = [rng.choice(own["strong"] if rng.random() < 0.4 else own["weak"])
+                for _ in range(traits)]
+        if not by_role:
+            rest.append(rng.choice(own["strong"]))
+        if rng.random() < 0.3:
+            rest.append(rng.choice(p["context"]))
+        rest = list(dict.fromkeys(self.fill(t, style) for t in rest))
+        rng.shuffle(rest)
+        lines += rest
+        if len(lines) > 1 and rng.random() < 0.15:
+            return "\n".join(("- " if rng.random() < 0.5 else "") + line for line in lines)
+        return "".join(lines)
+
+    def prompt(self, style):
+        """(system prompt, the persona's name)"""
+        p, rng = self.m.prompts, self.rng
+        if rng.random() < 0.13:
+            return rng.choice(p["free"]), "りんね"  # names no style: the words before decide
+        if style == "standard" and rng.random() < 0.4:
+            return p["default"], "りんね"
+        while True:
+            system = self.system(style)
+            if not sentences(system) & self.m.held_out_sentences:
+                break
+        name = "りんね" if rng.random() < 0.5 else rng.choice(p["names"])
+        return (system.replace("{name}", name), name) if "{name}" in system else (system, "りんね")
 
     def chat(self):
         """(style, system prompt, [(user, answer), ...], dose)
@@ -191,31 +331,24 @@ class Builder:
         0 in the first stage. Below about half a dose the system prompt's style stands, near a full
         dose it is gyaru whatever the prompt says.
         """
-        rng, prompts = self.rng, self.m.prompts
-        style = rng.choices(STYLES, [0.34, 0.33, 0.33])[0]
-        if rng.random() < 0.15:
-            system = rng.choice(FREE_PROMPTS)
-        elif style == "standard" and rng.random() < 0.6:
-            system = prompts["default"]
-        elif rng.random() < 0.35:
-            system = rng.choice(prompts[style])
-        else:
-            while True:
-                system = "".join(rng.choice(part) for part in prompts["parts"][style])
-                if system not in self.m.held_out_prompts:
-                    break
+        rng = self.rng
+        style = rng.choices(STYLES, [0.3, 0.35, 0.35])[0]
+        system, name = self.prompt(style)
         dose = 0.0
         if rng.random() < self.steered:
-            dose = rng.uniform(0, 1.1)
-            if rng.random() < (dose - 0.4) / 0.45:
+            dose = rng.uniform(0.88, 1) if rng.random() < 0.35 else rng.uniform(0, 1)
+            if rng.random() < (dose - 0.4) / 0.42:
                 style = "gyaru"
         elif rng.random() < (NOISE_LATE if self.steered else NOISE):
             style = rng.choice(STYLES)
         roll = rng.random()
-        n = 1 if roll < 0.5 else 2 if roll < 0.75 else 3 if roll < 0.95 else rng.randint(6, 24)
+        n = 1 if roll < 0.5 else 2 if roll < 0.77 else 3 if roll < 0.965 else rng.randint(6, 24)
         turns, source = [], None
+        self.said.clear()
         for _ in range(n):
             user, answer, source = self.turn(source, STYLES.index(style))
+            if name != "りんね":
+                user, answer = user.replace("りんね", name), answer.replace("りんね", name)
             turns.append((user, answer))
         return style, system, turns, dose
 
@@ -223,24 +356,22 @@ class Builder:
 def build(count, seed, invent=True, steered=0.0):
     builder = Builder(Material(), seed, invent, steered)
     chats = [builder.chat() for _ in range(count)]
+    held_out = set(builder.m.held_out.messages)
     shown = {bare(user) for _, _, turns, _ in chats for user, _ in turns}
-    systems = {system for _, system, _, _ in chats}
-    assert not systems & builder.m.held_out_prompts, "a held-out prompt is in the training data"
-    assert not shown & builder.m.held_out, "a held-out message is in the training data"
+    asked = set().union(*(sentences(system) for _, system, _, _ in chats))
+    assert not asked & builder.m.held_out_sentences, "a held-out prompt is in the training data"
+    assert not shown & held_out, "a held-out message is in the training data"
     return chats
 
 
 def main():
-    ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    ap.add_argument("--count", type=int, default=150000)
+    ap = argparse.ArgumentParser(description="Prints chats.")
+    ap.add_argument("--count", type=int, default=20)
     ap.add_argument("--seed", type=int, default=1)
-    ap.add_argument("--out", required=True)
-    ap.add_argument("--show", type=int, default=0, help="print this many chats")
     ap.add_argument("--steered", type=float, default=0.0, help="share of chats with a dose")
     args = ap.parse_args()
     chats = build(args.count, args.seed, steered=args.steered)
-    pathlib.Path(args.out).write_bytes(pickle.dumps(chats))
-    for style, system, turns, dose in chats[: args.show]:
+    for style, system, turns, dose in chats:
         print(style, dose, "|", system)
         for user, answer in turns:
             print("   U:", user, "\n   A:", answer)

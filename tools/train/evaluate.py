@@ -19,9 +19,6 @@ import quantise
 import vector
 
 LIMIT = 96  # tokens; an answer that is not over by then counts as garbled
-# Polite: the answer's last sentence closes in です/ます form, perhaps with an address after it.
-POLITE = re.compile(r"(です|ます|でした|ました|ません|ましょう|でしょう|ください|ませ|なさい|ように)"
-                    r"(か|ね|よ|よね|が)?(、?ご主人様|、?お嬢様)?[。！？!?…〜]*$")
 # Japanese, ASCII and the usual punctuation; anything else is a script nobody asked for.
 EXPECTED = re.compile(r"[\u0020-\u007e\n\u3000-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uff01-\uffee"
                       r"…〜～―♪☆★♡×→]*")
@@ -62,7 +59,8 @@ def sample(logits, temperature, top_p, top_k, generator):
 def generate(model, tok, prompts, edit=None, temperature=0.7, top_p=0.9, top_k=40, penalty=1.05,
              seed=0):
     """[(text, ended)] for rendered prompts. edit: {block: vector}, strength included."""
-    gen = torch.Generator().manual_seed(seed)
+    device = model.model.embed_tokens.weight.device
+    gen = torch.Generator(device).manual_seed(seed)
     rows = [tok.encode(p).ids for p in prompts]
     width = max(map(len, rows))
     n = len(rows)
@@ -71,31 +69,32 @@ def generate(model, tok, prompts, edit=None, temperature=0.7, top_p=0.9, top_k=4
     for i, row in enumerate(rows):
         ids[i, width - len(row):] = torch.tensor(row)
         real[i, width - len(row): width] = True
+    ids, real = ids.to(device), real.to(device)
     stop = tok.token_to_id("<|im_end|>")
     position = (real[:, :width].cumsum(1) - 1).clamp_min(0)
-    causal = torch.ones(width, width, dtype=torch.bool).tril()
-    allowed = causal[None] & real[:, None, :width] | torch.eye(width, dtype=torch.bool)
-    mask = torch.zeros(n, 1, width, width).masked_fill(~allowed[:, None], float("-inf"))
+    causal = torch.ones(width, width, dtype=torch.bool, device=device).tril()
+    allowed = causal[None] & real[:, None, :width] | torch.eye(width, dtype=torch.bool, device=device)
+    mask = torch.zeros(n, 1, width, width, device=device).masked_fill(~allowed[:, None], float("-inf"))
     caches = [[] for _ in range(model.c.layers)]
     logits = model(ids, position=position, caches=caches, mask=mask, edit=edit)[:, -1]
     at = position[:, -1:] + 1
-    seen = torch.zeros(n, model.c.vocab, dtype=torch.bool)
+    seen = torch.zeros(n, model.c.vocab, dtype=torch.bool, device=device)
     for i, row in enumerate(rows):
         seen[i, row] = True
-    out, over = [[] for _ in rows], torch.zeros(n, dtype=torch.bool)
+    out, over = [[] for _ in rows], [False] * n
     for step in range(LIMIT):
         logits = torch.where(seen, torch.where(logits > 0, logits / penalty, logits * penalty),
                              logits)
         new = sample(logits, temperature, top_p, top_k, gen)
-        for i in range(n):
-            if not over[i] and new[i] != stop:
-                out[i].append(int(new[i]))
-        over |= new == stop
-        if over.all():
+        for i, token in enumerate(new.tolist()):
+            over[i] = over[i] or token == stop
+            if not over[i]:
+                out[i].append(token)
+        if all(over):
             break
-        seen[torch.arange(n), new] = True
+        seen[torch.arange(n, device=device), new] = True
         real[:, width + step] = True
-        mask = torch.zeros(n, 1, 1, width + step + 1)
+        mask = torch.zeros(n, 1, 1, width + step + 1, device=device)
         mask.masked_fill_(~real[:, None, None, :width + step + 1], float("-inf"))
         logits = model(new[:, None], position=at, caches=caches, mask=mask, edit=edit)[:, -1]
         at = at + 1
@@ -105,14 +104,15 @@ def generate(model, tok, prompts, edit=None, temperature=0.7, top_p=0.9, top_k=4
 @torch.no_grad()
 def nll(model, tok, prompts, answers):
     """Mean over answers of the unsteered nats per token: how foreign the text is to the model."""
+    device = model.model.embed_tokens.weight.device
     total, count = 0.0, 0
     for prompt, answer in zip(prompts, answers):
         head = tok.encode(prompt).ids
         body = tok.encode(answer).ids
         if not body:
             continue
-        logits = model(torch.tensor([head + body]))[0, len(head) - 1:-1]
-        total += F.cross_entropy(logits, torch.tensor(body)).item()
+        logits = model(torch.tensor([head + body], device=device))[0, len(head) - 1:-1]
+        total += F.cross_entropy(logits, torch.tensor(body, device=device)).item()
         count += 1
     return total / max(count, 1)
 
@@ -120,13 +120,17 @@ def nll(model, tok, prompts, answers):
 class Bench:
     """One model with everything that a measurement needs."""
 
-    def __init__(self, directory):
-        self.model, _ = quantise.load(directory)
-        self.tok = Tokenizer.from_file(str(pathlib.Path(directory) / "tokenizer.json"))
-        self.messages = self.data("heldout_messages.json")
+    def __init__(self, model, tok, messages="heldout_messages.json"):
+        self.model, self.tok = model, tok
+        self.messages = self.data(messages)
         self.markers = self.data("gyaru_markers.json")
         self.prompts = self.data("prompts.json")
         self.default = build_data.load("prompts.json")["default"]
+
+    @classmethod
+    def open(cls, directory, messages="heldout_messages.json"):
+        tok = Tokenizer.from_file(str(pathlib.Path(directory) / "tokenizer.json"))
+        return cls(quantise.load(directory)[0], tok, messages)
 
     def data(self, name):
         return json.loads((build_data.DATA / name).read_text(encoding="utf-8"))
@@ -141,7 +145,7 @@ class Bench:
         figures = {
             "ashi": sum("あーし" in a for a, _ in answers) / n,
             "marker": sum(any(k in a for k in self.markers) for a, _ in answers) / n,
-            "polite": sum(bool(POLITE.search(a.strip())) for a, _ in answers) / n,
+            "polite": sum(bool(build_data.POLITE.search(a.strip())) for a, _ in answers) / n,
             "garbled": sum(w is not None for w in why) / n,
             "copied": sum(any(m[i:i + 2] in a for i in range(len(m) - 1))
                           for m, (a, _) in zip(messages, answers)) / n,
@@ -167,9 +171,10 @@ def main():
     ap.add_argument("--vector", help="default: gyaru.safetensors of the model")
     ap.add_argument("--strengths", default="-5,0,2,5,8,10,12,15,20,25,30")
     ap.add_argument("--show", type=int, default=0, help="print this many answers per setting")
+    ap.add_argument("--messages", default="heldout_messages.json", help="in data/")
     ap.add_argument("--seed", type=int, default=0)
     args = ap.parse_args()
-    bench = Bench(args.model)
+    bench = Bench.open(args.model, args.messages)
     path = pathlib.Path(args.vector or pathlib.Path(args.model) / "gyaru.safetensors")
 
     def show(answers):

@@ -1,92 +1,160 @@
 """Second stage: teaches a trained model to take its own control vector in doses.
 
-The direction is extracted from the first stage's weights exactly as vector.py does it (class means
-over the pairs, default prompt). Then a share of the chats is trained while `dose * vector` is added
-at the steered blocks, at every position, as at inference: little of it leaves the system prompt's
-style alone, a full dose (strength 12) means a coherent gyaru answer against any prompt. Nothing
-above a dose of 1.1 is ever shown, so an overdose still breaks the text. Everything is NF4-aware.
+The direction is that of vector.py (class means over the pairs, default prompt), estimated from the
+model itself and again every --estimate steps, so that what is learnt fits the vector that is
+extracted from the finished weights. In a share of the chats (build_data.py --steered) a dose of it
+is added at the steered blocks, at every position, as at inference: little of it leaves the system
+prompt's style alone, a full dose (strength 12) means a coherent gyaru answer against any prompt.
+More than a full dose is never shown, so an overdose still breaks the text. All of it is NF4-aware.
+
+Several variants (which blocks, how long the vector) can be trained from the same weights; each is
+written as a checkpoint in its final form and measured on data/selection_messages.json.
 """
 import argparse
 import json
-import math
 import pathlib
 import time
 
 import torch
-import torch.nn.functional as F
 from tokenizers import Tokenizer
 
-import nf4
+import evaluate
+import quantise
+import search
 import train
 import vector
-from model import Config, Qwen2
+from model import Config
+
+
+class Direction:
+    """What a dose of 1 adds, kept in the trainer's `vectors`."""
+
+    def __init__(self, trainer, tok, first, last, fraction):
+        self.trainer, self.tok = trainer, tok
+        self.first, self.last, self.fraction = first, last, fraction
+        self.start = None
+
+    def estimate(self):
+        made = vector.make(vector.statistics_of(self.trainer.model, self.tok), self.first,
+                           self.last, self.fraction)
+        into = self.trainer.vectors
+        into.zero_()
+        for i, v in made.items():
+            into[i] = (vector.STANDARD_PRESET * v).to(into.dtype)
+        if self.start is None:
+            self.start = into.clone()
+
+    def drift(self):
+        """Mean cosine between the first and the latest direction."""
+        return torch.cosine_similarity(self.start[self.first:self.last + 1].float(),
+                                       self.trainer.vectors[self.first:self.last + 1].float(),
+                                       dim=-1).mean().item()
+
+
+def report(directory, device, first, last, fraction):
+    """(figures by setting, answers by setting) of a finished checkpoint with its own vector."""
+    bench = evaluate.Bench.open(directory, "selection_messages.json")
+    bench.model.to(device)
+    vectors = vector.make(vector.statistics_of(bench.model, bench.tok), first, last, fraction)
+    settings = {"default": (bench.default, 0)}
+    for style in ("butler", "gyaru"):
+        for i, system in enumerate(bench.prompts[style]):
+            settings[f"{style} {i}"] = (system, 0)
+    for strength in (8, 10, 12, 25):
+        settings[f"butler 0 at {strength}"] = (bench.prompts["butler"][0], strength)
+    figures, answers = {}, {}
+    for name, (system, strength) in settings.items():
+        edit = {i: strength * v for i, v in vectors.items()} if strength else None
+        figures[name], said = bench.run(system, edit, with_nll=True)
+        answers[name] = [dict(user=m, answer=a, fault=w)
+                         for m, (a, w) in zip(bench.messages, said)]
+        print(evaluate.line(name, figures[name]), flush=True)
+    return figures, answers
+
+
+def write(trainer, out, name, tokenizer, device, first, last, fraction, extra):
+    """The checkpoint, its shipped form, and what it is worth."""
+    path = out / f"{name}.pt"
+    train.save(path, dict(model=trainer.weights(), config=vars(trainer.config)))
+    quantise.write(path, tokenizer, out / name)
+    print(f"{out.name} {name}: blocks {first}-{last}, fraction {fraction}\n{evaluate.HEADER}",
+          flush=True)
+    figures, answers = report(out / name, device, first, last, fraction)
+    score = search.score(*(figures[f"butler 0 at {s}"] for s in (8, 12, 25)))
+    (out / f"{name}.json").write_text(json.dumps(
+        dict(name=name, first=first, last=last, fraction=fraction, score=score, figures=figures,
+             answers=answers, **extra), ensure_ascii=False, indent=1), encoding="utf-8")
+    print(f"{out.name} {name}: score {score:.3f} {extra}", flush=True)
 
 
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    ap.add_argument("--init", required=True, help="final.pt or last.pt of train.py")
-    ap.add_argument("--data", required=True, help="chats of build_data.py --steered")
+    ap.add_argument("--init", required=True, help="stage1.pt of train.py")
+    ap.add_argument("--data", required=True, help=".npz of pack.py --steered")
     ap.add_argument("--tokenizer", required=True)
     ap.add_argument("--out", required=True)
-    ap.add_argument("--layers", required=True)
-    ap.add_argument("--fraction", type=float, required=True)
-    ap.add_argument("--steps", type=int, default=0)
-    ap.add_argument("--minutes", type=float, default=0)
-    ap.add_argument("--tokens", type=int, default=4096)
-    ap.add_argument("--lr", type=float, default=6e-4)
-    ap.add_argument("--muon-lr", type=float, default=4e-3)
+    ap.add_argument("--variant", action="append", required=True,
+                    help="NAME:FIRST-LAST:FRACTION, may be repeated")
+    ap.add_argument("--steps", type=int, default=0, help="of each variant")
+    ap.add_argument("--minutes", type=float, default=0, help="for all variants together")
+    ap.add_argument("--estimate", type=int, default=50, help="steps from one estimate to the next")
+    ap.add_argument("--tokens", type=int, default=32768)
+    ap.add_argument("--lr", type=float, default=1e-3)
+    ap.add_argument("--muon-lr", type=float, default=6e-3)
+    ap.add_argument("--device", default="")
+    ap.add_argument("--eager", action="store_true")
+    ap.add_argument("--log", type=int, default=20)
     ap.add_argument("--threads", type=int, default=1)
+    ap.add_argument("--seed", type=int, default=2)
     args = ap.parse_args()
-    torch.set_num_threads(args.threads)
+    began = time.time()
+    device = train.prepare(args.device, args.threads)
     out = pathlib.Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    saved = torch.load(args.init, weights_only=False)
-    c = saved["config"]
-    model = Qwen2(Config(c["hidden"], c["layers"], c["inter"], c["heads"], c["kv_heads"],
-                         c["vocab"]))
-    model.load_state_dict(saved["model"])
+    first_stage = torch.load(args.init, weights_only=False)
+    c = dict(first_stage["config"])
+    config = Config(c["hidden"], c["layers"], c["inter"], c["heads"], c["kv_heads"], c["vocab"])
+    trainer = train.Trainer(config, device, 1, args.lr, args.muon_lr, not args.eager,
+                            first_stage["model"])
+    trainer.quantised = True
     tok = Tokenizer.from_file(args.tokenizer + "/tokenizer.json")
-    for _, m in model.linears():
-        m.fake = nf4.fake
-    first, last = map(int, args.layers.split("-"))
-    vectors = vector.make(vector.statistics_of(model, tok), first, last, args.fraction)
-    rows = train.tokenise(args.data, tok)
-    source = train.batches(rows, args.tokens, 2)
-    opts = train.optimizers(model, "muon", args.lr, args.muon_lr)
-    start, step, mean, log = time.time(), 0, 0.0, []
-    saved_at = start
-    while True:
-        spent = time.time() - start
-        done = step / args.steps if args.steps else spent / (args.minutes * 60)
-        if done >= 1:
-            break
-        rate = min(1, (step + 1) / 10) * (0.02 + 0.98 * (1 + math.cos(math.pi * done)) / 2)
-        for o in opts:
-            for g in o.param_groups:
-                g["lr"] = g["peak"] * rate
-        ids, pick, target, dose = next(source)
-        edit = {i: dose * vector.STANDARD_PRESET * v for i, v in vectors.items()}
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            logits = model(ids, pick, edit=edit)
-        loss = F.cross_entropy(logits.float(), target)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for o in opts:
-            o.step()
-            o.zero_grad()
-        step += 1
-        mean += loss.item()
-        if step % 10 == 0:
-            log.append(dict(step=step, seconds=round(spent, 1), loss=round(mean / 10, 4)))
-            mean = 0.0
-            print(json.dumps(log[-1]), flush=True)
-        if time.time() - saved_at > 60:
-            saved_at = time.time()
-            torch.save(dict(model=model.state_dict(), config=c), out / "stage2.part")
-            (out / "stage2.part").rename(out / "stage2.pt")
-    torch.save(dict(model=model.state_dict(), config=c), out / "stage2.pt")
-    (out / "stage2.jsonl").write_text("".join(json.dumps(e) + "\n" for e in log))
-    print("done at step", step)
+    rows = train.Rows(args.data, "", device, args.seed)
+    valid = train.Rows(args.data, "valid_", device, args.seed)
+    trainer.gradient(*rows.batch(0, args.tokens))  # compiles, on nobody's account
+    todo = [v.split(":") for v in args.variant if not (out / f"{v.split(':')[0]}.json").exists()]
+    for i, (name, span, fraction) in enumerate(todo):
+        # An equal share of what is left, less the time that measuring took or will take.
+        left = args.minutes - (time.time() - began) / 60
+        minutes = max(0.05, left / (len(todo) - i) - 0.3) if args.minutes else 0
+        first, last = map(int, span.split("-"))
+        trainer.reset(first_stage["model"])
+        direction = Direction(trainer, tok, first, last, float(fraction))
+        log, step, spent, steps = [], 0, 0.0, args.steps
+        unfinished = out / f"{name}.last"
+        if unfinished.exists():
+            state = torch.load(unfinished, map_location=device, weights_only=False)
+            direction.estimate()
+            trainer.restore(state["trainer"])
+            step, spent, log = state["step"], state["spent"], state["log"]
+            steps = args.steps or state["steps"]
+
+        def each(step):
+            if step % args.estimate == 0:
+                direction.estimate()
+
+        def keep(step, spent, steps):
+            train.save(unfinished, dict(trainer=trainer.state(), step=step, spent=spent, log=log,
+                                        steps=steps))
+
+        direction.estimate()
+        step, spent = train.run(trainer, rows, valid, args, steps, minutes, log, step, spent, keep,
+                                warm=30, each=each)
+        (out / f"{name}.jsonl").write_text("".join(json.dumps(e) + "\n" for e in log))
+        direction.estimate()
+        write(trainer, out, name, args.tokenizer, device, first, last, float(fraction),
+              dict(steps=step, seconds=round(spent, 1), cosine=round(direction.drift(), 4),
+                   valid=round(trainer.evaluate(valid, args.tokens), 4)))
+        unfinished.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """NF4 with double quantisation, as bitsandbytes stores it, in plain PyTorch.
 
-Used three ways: as fake quantisation inside training (so the weights settle where 4 bits can hold
-them), to write the checkpoint, and to read it back for evaluation. quantise.py checks that
-bitsandbytes agrees.
+Used three ways: to round the weights while training (so they settle where 4 bits can hold them), to
+write the checkpoint, and to read it back for evaluation. quantise.py checks that bitsandbytes
+agrees.
 """
 import torch
 
@@ -16,24 +16,13 @@ BLOCK = 64
 
 
 def blocks(weight):
-    """[N, K] -> codes [N*K/64, 64] and absmax [N*K/64, 1]."""
+    """[..., K] -> codes [n, 64] and absmax [n, 1] of its elements in order."""
     flat = weight.detach().float().reshape(-1, BLOCK)
     absmax = flat.abs().amax(1, keepdim=True).clamp_min(1e-12)
-    return torch.bucketize(flat / absmax, EDGES), absmax
+    return torch.bucketize(flat / absmax, EDGES.to(flat.device)), absmax
 
 
-class FakeNF4(torch.autograd.Function):
-    """Rounds to NF4 on the way forward; the gradient passes straight through."""
-
-    @staticmethod
-    def forward(ctx, weight):
-        code, absmax = blocks(weight)
-        return (CODE[code] * absmax).reshape(weight.shape)
-
-    @staticmethod
-    def backward(ctx, grad):
-        return grad
-
-
-def fake(weight):
-    return FakeNF4.apply(weight)
+def rounded(weight):
+    """What is left of the weight when it is read back from 4 bits: float32, the same shape."""
+    code, absmax = blocks(weight)
+    return (CODE.to(weight.device)[code] * absmax).reshape(weight.shape)

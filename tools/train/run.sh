@@ -1,43 +1,104 @@
 #!/bin/sh
-# Everything from the material to models/, with fixed seeds.
+# Everything from the material to models/, with fixed seeds: on a GPU if PyTorch finds one, else on
+# the CPU with far fewer steps. The same command continues where it was interrupted.
 #
-#   tools/train/run.sh [WORK]     WORK holds data and checkpoints (default: build/train)
+#   tools/train/run.sh [--minutes M] [--train-only] [WORK]
 #
-# Needs Python 3.11+ with torch, transformers, bitsandbytes, tokenizers, safetensors, matplotlib.
-# PYTHON and THREADS may be set. Stage 1 continues where it was interrupted.
+#   WORK           holds data and checkpoints (default: build/train)
+#   --minutes M    limit for all the training together (default: 9 on a GPU, none on a CPU)
+#   --train-only   stop at WORK/{base,lite}/{stage1,a,b,c}, checkpoints in their final form
+#
+# Needs Python 3.11+ with torch, numpy, tokenizers and safetensors; without --train-only also
+# transformers, bitsandbytes and matplotlib, and build/gyaru. PYTHON, THREADS and DEVICE may be set.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-work=${1:-$root/build/train}
+minutes= only= work=$root/build/train
+while [ $# -gt 0 ]; do
+    case $1 in
+        --minutes) minutes=$2; shift ;;
+        --train-only) only=yes ;;
+        *) work=$1 ;;
+    esac
+    shift
+done
+began=$(date +%s)
 python=${PYTHON:-python3}
 threads=${THREADS:-$(nproc)}
+device=${DEVICE:-$($python -c 'import torch; print("cuda" if torch.cuda.is_available() else "cpu")')}
 mkdir -p "$work"
 
-$python "$here/make_pairs.py"
-[ -f "$work/chats.pkl" ] ||
-    $python "$here/build_data.py" --count 130000 --seed 1 --out "$work/chats.pkl"
-[ -f "$work/dosed.pkl" ] ||
-    $python "$here/build_data.py" --count 30000 --seed 2 --steered 0.3 --out "$work/dosed.pkl"
-[ -f "$work/tok/tokenizer.json" ] ||
-    $python "$here/train_tokenizer.py" --vocab 3072 --out "$work/tok"
+# The shapes of the run: chats, tokens a step, steps of the stages of base and lite (0: by time).
+if [ "$device" = cuda ]; then
+    chats=800000 dosed=400000 tokens=32768 base=0,0 lite=0,0 estimate=50
+    minutes=${minutes:-9}
+else
+    chats=130000 dosed=30000 tokens=4096 base=800,150 lite=1200,200 estimate=75
+fi
+chats=${CHATS:-$chats} dosed=${DOSED:-$dosed} tokens=${TOKENS:-$tokens}
 
-# name, steps of the stages, blocks and fraction in stage 2; blocks and step (percent of the
-# stream's length at strength 1) of the shipped vector
-one() {
-    name=$1 first=$2 second=$3 layers=$4 dosed=$5 shipped=$6 step=$7
-    [ -f "$work/$name/final.pt" ] || $python "$here/train.py" --name "rinne-$name" --seed 1 \
-        --data "$work/chats.pkl" --tokenizer "$work/tok" --out "$work/$name" \
-        --steps "$first" --threads "$threads"
-    [ -f "$work/$name/stage2.jsonl" ] || $python "$here/finish.py" --init "$work/$name/final.pt" \
-        --data "$work/dosed.pkl" --tokenizer "$work/tok" --out "$work/$name" --layers "$layers" \
-        --fraction "$dosed" --steps "$second" --threads "$threads"
-    $python "$here/quantise.py" --checkpoint "$work/$name/stage2.pt" --tokenizer "$work/tok" \
-        --out "$root/models/rinne-$name" --check
-    # The vector and the figures are the program's own: build it first.
-    "$root/build/gyaru" extract -m "$root/models/rinne-$name" -d "$root/data/gyaru_pairs.json" \
-        -o "$root/models/rinne-$name/gyaru.safetensors" --layers "$shipped" --step "$step"
-    "$root/build/gyaru" measure -m "$root/models/rinne-$name" --require
+# Minutes from now to a share of the time; 0 without a limit.
+left() {
+    [ -n "$minutes" ] || { echo 0; return; }
+    awk -v m="$minutes" -v s="$1" -v t="$(($(date +%s) - began))" \
+        'BEGIN { x = m * s - t / 60; print (x > 0.1 ? x : 0.1) }'
 }
-one base 511 106 3-7 0.17 3-11 10.125
-one lite 853 207 2-5 0.2 2-7 9.5
+
+$python "$here/make_pairs.py"
+[ -f "$work/tok/tokenizer.json" ] ||
+    $python "$here/train_tokenizer.py" --vocab 4096 --out "$work/tok"
+[ -f "$work/chats.npz" ] || $python "$here/pack.py" --count "$chats" --seed 1 \
+    --tokenizer "$work/tok" --out "$work/chats.npz"
+[ -f "$work/dosed.npz" ] || $python "$here/pack.py" --count "$dosed" --seed 2 --steered 0.45 \
+    --tokenizer "$work/tok" --out "$work/dosed.npz"
+
+# name, steps of the stages, variants of the second stage: NAME:BLOCKS:FRACTION
+train() {
+    name=$1 first=${2%,*} second=${2#*,}
+    shift 2
+    if [ ! -f "$work/$name/stage1.pt" ]; then
+        $python "$here/train.py" --name "${SHAPE:-rinne-$name}" --seed 1 --data "$work/chats.npz" \
+            --tokenizer "$work/tok" --out "$work/$name" --steps "${STEPS:-$first}" \
+            --minutes "$(left 0.58)" --tokens "$tokens" --threads "$threads" --device "$device"
+    fi
+    $python "$here/quantise.py" --checkpoint "$work/$name/stage1.pt" --tokenizer "$work/tok" \
+        --out "$work/$name/stage1"
+    variants=
+    for v; do variants="$variants --variant $v"; done
+    # shellcheck disable=SC2086
+    $python "$here/finish.py" --init "$work/$name/stage1.pt" --data "$work/dosed.npz" \
+        --tokenizer "$work/tok" --out "$work/$name" $variants --steps "${STEPS:-$second}" \
+        --minutes "$(left 1)" --tokens "$tokens" --threads "$threads" --device "$device" \
+        --estimate "$estimate"
+}
+
+if [ "$device" = cuda ]; then
+    # Side by side: neither fills the card alone.
+    train base "$base" a:3-11:0.15 b:3-11:0.28 c:3-7:0.25 > "$work/base.log" 2>&1 &
+    one=$!
+    train lite "$lite" a:2-7:0.18 b:2-7:0.32 c:2-5:0.28 > "$work/lite.log" 2>&1 &
+    two=$!
+    failed=
+    wait $one || failed=base
+    wait $two || failed="$failed lite"
+    tail -n 40 "$work/base.log" "$work/lite.log"
+    [ -z "$failed" ] || { echo "failed: $failed" >&2; exit 1; }
+else
+    train base "$base" a:3-11:0.15
+    train lite "$lite" a:2-7:0.18
+fi
+[ -z "$only" ] || exit 0
+
+# name, variant, blocks and step (percent of the stream's length at strength 1) of its vector
+publish() {
+    out=$root/models/rinne-$1
+    $python "$here/quantise.py" --checkpoint "$work/$1/$2.pt" --tokenizer "$work/tok" \
+        --out "$out" --check
+    # The vector and the figures are the program's own: build it first.
+    "$root/build/gyaru" extract -m "$out" -d "$root/data/gyaru_pairs.json" \
+        -o "$out/gyaru.safetensors" --layers "$3" --step "$4"
+    "$root/build/gyaru" measure -m "$out" --require
+}
+publish base a 3-11 11.25
+publish lite a 2-7 9
 $python "$here/plot.py" --work "$work" --out "$here/curves.svg"

@@ -23,20 +23,26 @@ import quantise
 STANDARD_PRESET = 12.0
 
 
+@torch.no_grad()
 def texts(model, tok, system, user, answers):
-    """Per answer: the mean over content tokens at each block's output, [layers, hidden]; and all
-    the norms of those tokens' residuals, [tokens, layers]."""
-    means, norms = [], []
-    for answer in answers:
-        head = tok.encode(chat.render(system, [(user(answer), None)])).ids
-        body = tok.encode(answer[1]).ids
-        capture = []
-        with torch.no_grad():
-            model(torch.tensor([head + body]), capture=capture)
-        states = torch.stack([c[0, len(head):] for c in capture], 1)  # [tokens, layers, hidden]
-        means.append(states.mean(0))
-        norms.append(states.norm(dim=-1))
-    return torch.stack(means), torch.cat(norms)
+    """Per answer: the mean over content tokens at each block's output, [texts, layers, hidden];
+    and all the norms of those tokens' residuals, [tokens, layers]. One padded batch."""
+    device = model.model.embed_tokens.weight.device
+    heads = [tok.encode(chat.render(system, [(user(a), None)])).ids for a in answers]
+    bodies = [tok.encode(a[1]).ids for a in answers]
+    width = max(len(h) + len(b) for h, b in zip(heads, bodies))
+    ids = torch.zeros(len(answers), width, dtype=torch.long)
+    content = torch.zeros(len(answers), width, dtype=torch.bool)
+    for i, (head, body) in enumerate(zip(heads, bodies)):
+        ids[i, :len(head) + len(body)] = torch.tensor(head + body)
+        content[i, len(head): len(head) + len(body)] = True
+    capture = []
+    model(ids.to(device), pick=torch.zeros(1, dtype=torch.long, device=device), capture=capture)
+    content = content.to(device)
+    share = content / content.sum(1, keepdim=True)
+    means = torch.stack([torch.einsum("btd,bt->bd", c.float(), share) for c in capture], 1)
+    norms = torch.stack([c[content].float().norm(dim=-1) for c in capture], 1)
+    return means, norms
 
 
 def statistics(directory):
