@@ -337,7 +337,7 @@ class Builder:
         dose = 0.0
         if rng.random() < self.steered:
             dose = rng.uniform(0.88, 1) if rng.random() < 0.35 else rng.uniform(0, 1)
-            if rng.random() < (dose - 0.4) / 0.42:
+            if rng.random() < (dose - 0.45) / 0.4:
                 style = "gyaru"
         elif rng.random() < (NOISE_LATE if self.steered else NOISE):
             style = rng.choice(STYLES)

@@ -86,7 +86,7 @@ def main():
     ap.add_argument("--count", type=int, required=True, help="chats, in units of 5000")
     ap.add_argument("--seed", type=int, required=True)
     ap.add_argument("--steered", type=float, default=0.0, help="share of chats with a dose")
-    ap.add_argument("--workers", type=int, default=os.cpu_count())
+    ap.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     ap.add_argument("--out", required=True, help=".npz")
     args = ap.parse_args()
     start = time.time()

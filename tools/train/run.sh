@@ -40,8 +40,7 @@ chats=${CHATS:-$chats} dosed=${DOSED:-$dosed} tokens=${TOKENS:-$tokens}
 # Minutes from now to a share of the time; 0 without a limit.
 left() {
     [ -n "$minutes" ] || { echo 0; return; }
-    awk -v m="$minutes" -v s="$1" -v t="$(($(date +%s) - began))" \
-        'BEGIN { x = m * s - t / 60; print (x > 0.1 ? x : 0.1) }'
+    $python -c "print(max(0.1, $minutes * $1 - $(($(date +%s) - began)) / 60))"
 }
 
 $python "$here/make_pairs.py"

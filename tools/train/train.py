@@ -147,7 +147,7 @@ class Trainer:
         self.vectors = torch.zeros(config.layers, config.hidden, dtype=torch.bfloat16,
                                    device=device)  # what a dose of 1 adds after each block
         self.sync()
-        self.fast = self.compile() if compiled and device == "cuda" else self.loss
+        self.fast = self.compile() if compiled and device == "cuda" else None
 
     def loss(self, ids, position, mask, pick, target, dose, vectors):
         edit = {i: dose * vectors[i] for i in range(self.config.layers)}
@@ -155,12 +155,12 @@ class Trainer:
         return F.cross_entropy(logits.float(), target)
 
     def compile(self):
-        """The loss as a compiled function, or as it is where the compiler does not work."""
+        """The loss as a compiled function; None where there is no compiler."""
         try:
             return torch.compile(self.loss, dynamic=False)
         except Exception as e:
             print("not compiled:", e, flush=True)
-            return self.loss
+            return None
 
     @torch.no_grad()
     def sync(self):
@@ -175,14 +175,14 @@ class Trainer:
         """Backward pass of one batch; the loss stays on the device."""
         for p in self.params.values():
             p.grad = None
-        if kind == "short" and self.fast is not self.loss:
+        if kind == "short" and self.fast:
             try:
                 loss = self.fast(**batch, vectors=self.vectors)
                 loss.backward()
                 return loss.detach()
             except Exception as e:
                 print("compiled step failed, going on without:", repr(e)[:2000], flush=True)
-                self.fast = self.loss
+                self.fast = None
                 for p in self.params.values():
                     p.grad = None
         # Rows of pack.LONG are few: not worth another minute of compiling.
