@@ -93,13 +93,15 @@ struct gyaru_model;
 enum gyaru_kv { GYARU_KV_AUTO = 0, GYARU_KV_F16, GYARU_KV_F32 };
 
 struct gyaru_model_options {
-    const char *device; /* "auto", "cpu", "cuda", "cuda:N" */
-    int threads;        /* 0: all cores */
-    int context;        /* positions per session; 0: the model's own limit, at most 4096 */
-    int sessions;       /* KV slots, 1..64 */
-    int chunk;          /* rows of one forward pass, 1..512: prefill chunk */
-    enum gyaru_kv kv;   /* KV cache element type */
-    uint64_t memory;    /* bytes that may be used; 0: what the device has free */
+    const char *device;  /* "auto": a GPU if there is one and the model fits; "cpu", "cuda[:N]" */
+    int threads;         /* 0: all cores */
+    int context;         /* positions per session; 0: the model's own limit, at most 4096 */
+    int sessions;        /* KV slots, 1..64 */
+    int chunk;           /* rows of one forward pass, 1..512: prefill chunk */
+    enum gyaru_kv kv;    /* KV cache element type */
+    uint64_t memory;     /* bytes that may be used; 0: what the device has free */
+    bool host_embedding; /* keep a GPU's embedding in the host's memory; not if it is the head, too
+                          */
     gyaru_progress *progress;
     void *progress_user;
 };
@@ -115,10 +117,16 @@ struct gyaru_model_info {
     int layer_first, layer_last; /* the document's range: int(0.3 L) .. int(0.8 L) */
     int visualise_layer;         /* default meter layer without a vector: int(0.73 L) */
     char fingerprint[65];        /* hex; see model/fingerprint.h */
-    uint64_t weight_bytes, kv_bytes, workspace_bytes;
-    uint64_t token_bytes; /* weights that decoding one token reads */
+    uint64_t weight_bytes, kv_bytes, workspace_bytes; /* of the plan, on the device */
+    uint64_t host_bytes;   /* of the plan, in the host's memory beside a GPU's */
+    uint64_t used_bytes;   /* what loading took of the device's memory */
+    uint64_t in_use_bytes; /* after it: by this process; of a GPU: by all and the driver */
+    uint64_t token_bytes;  /* weights that decoding one token reads */
     double load_seconds;
-    const char *device; /* e.g. "cpu (avx512, 2 threads)" */
+    const char *device;     /* e.g. "avx512, 2 threads" */
+    const char *device_why; /* why "auto" took it; "": it was asked for */
+    bool on_gpu;
+    bool gpu_refused; /* "auto" found one and left it */
 };
 
 void gyaru_model_options_init(struct gyaru_model_options *options);
@@ -134,6 +142,15 @@ int gyaru_model_open(const char *dir, const struct gyaru_model_options *options,
 int gyaru_model_open_random(const char *shape, const struct gyaru_model_options *options,
                             struct gyaru_model **out, struct gyaru_error *err);
 void gyaru_model_close(struct gyaru_model *model);
+
+/* For timings: a random direction for each layer of layer_first..layer_last, and a meter at
+ * visualise_layer. *index as of gyaru_model_attach(). */
+int gyaru_model_attach_random(struct gyaru_model *model, int *index, struct gyaru_error *err);
+
+/* Bytes per second of the device's memory as its own kernels see it, measured now; copy counts what
+ * is read and what is written. 0: this device has no such kernels. */
+int gyaru_model_bandwidth(struct gyaru_model *model, double *read, double *copy,
+                          struct gyaru_error *err);
 const struct gyaru_model_info *gyaru_model_info(const struct gyaru_model *model);
 /* NULL for a random model. */
 const struct gyaru_tokenizer *gyaru_model_tokenizer(const struct gyaru_model *model);

@@ -27,6 +27,8 @@ struct backend_stage;  /* KV cache and activations */
 
 struct backend_memory {
     uint64_t total, available; /* bytes; available: what this process may still take */
+    uint64_t used;             /* by this process; of a GPU: by all and the driver */
+    char gpu[48];              /* the driver's name of a GPU, "GPU-UUID"; "": none */
 };
 
 struct backend_shape {
@@ -77,6 +79,9 @@ struct backend {
     void (*close)(struct backend_device *device);
     const char *(*describe)(const struct backend_device *device); /* "avx512, 2 threads" */
     void (*memory)(const struct backend_device *device, struct backend_memory *out);
+    /* NULL: not there. Bytes per second; copy counts both ways. */
+    int (*bandwidth)(struct backend_device *device, double *read, double *copy,
+                     struct gyaru_error *err);
 
     /* Weights: copied once into the backend's layout; the source may be unmapped afterwards.
      * matrix_bytes is what matrix_new will take, for the memory plan. */
@@ -84,6 +89,11 @@ struct backend {
     int (*matrix_new)(struct backend_device *device, const struct quant_source *source,
                       struct backend_matrix **out, struct gyaru_error *err);
     void (*matrix_free)(struct backend_matrix *matrix);
+    /* NULL: weights are in the host's memory anyway. A table of which embed() alone reads rows,
+     * kept there and not on the device; freed as a matrix. */
+    uint64_t (*table_bytes)(const struct quant_source *source);
+    int (*table_new)(struct backend_device *device, const struct quant_source *source,
+                     struct backend_matrix **out, struct gyaru_error *err);
     int (*vector_new)(struct backend_device *device, const float *values, size_t n,
                       struct backend_vector **out, struct gyaru_error *err);
     void (*vector_free)(struct backend_vector *vector);

@@ -37,6 +37,7 @@ struct nvml {
     int (*count)(unsigned *out);
     int (*gpu_at)(unsigned index, void **out);
     int (*gpu_name)(void *gpu, char *out, unsigned size);
+    int (*gpu_uuid)(void *gpu, char *out, unsigned size);
     int (*gpu_memory)(void *gpu, struct nvml_memory *out);
     int (*process_name)(unsigned pid, char *out, unsigned size);
     nvml_list *compute, *graphics;
@@ -61,6 +62,7 @@ static int load(const char *path, struct nvml *n, struct gyaru_error *err)
     find(n, "nvmlDeviceGetCount_v2", &n->count);
     find(n, "nvmlDeviceGetHandleByIndex_v2", &n->gpu_at);
     find(n, "nvmlDeviceGetName", &n->gpu_name);
+    find(n, "nvmlDeviceGetUUID", &n->gpu_uuid);
     find(n, "nvmlDeviceGetMemoryInfo", &n->gpu_memory);
     find(n, "nvmlSystemGetProcessName", &n->process_name);
     find(n, "nvmlDeviceGetComputeRunningProcesses_v2", &n->compute);
@@ -160,6 +162,8 @@ static int read_gpu(const struct nvml *n, unsigned index, struct nvml_gpu *gpu,
     }
     if (n->gpu_name && n->gpu_name(handle, gpu->name, sizeof gpu->name))
         gpu->name[0] = '\0';
+    if (n->gpu_uuid && n->gpu_uuid(handle, gpu->uuid, sizeof gpu->uuid))
+        gpu->uuid[0] = '\0';
     result = n->gpu_memory(handle, &memory);
     if (result)
         snprintf(gpu->problem, sizeof gpu->problem, "its memory: %s", reason(n, result));

@@ -18,6 +18,7 @@ struct nvml_process {
 
 struct nvml_gpu {
     char name[96];
+    char uuid[96];                  /* "GPU-..."; "" if unknown */
     uint64_t total, free, used;     /* bytes */
     struct nvml_process *processes; /* [n_processes] owned */
     size_t n_processes;

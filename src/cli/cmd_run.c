@@ -187,6 +187,7 @@ static int run(const struct run_options *options, struct common_options *common,
     if (common_load(common, &load, &loaded, err))
         return -1;
     progress_end(&progress);
+    loaded_model_say("run", loaded.model);
     if (loaded.warning)
         fprintf(stderr, "gyaru run: warning: %s\n", loaded.warning);
     int rc = answer_once(options, common, sampling, &loaded, err);

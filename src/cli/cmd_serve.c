@@ -157,6 +157,10 @@ static int load(void *user, gyaru_progress *progress, void *progress_user, struc
     serve->own_vector = file_join(dir, LOAD_MODEL_VECTOR);
     if (!serve->own_vector)
         return error_memory(err, strlen(dir), "a path");
+    char *line = loaded_model_line(serve->loaded.model);
+    if (line)
+        log_line("loaded: %s", line);
+    free(line);
     *out = (struct server_model){
         .model = serve->loaded.model,
         .vectors = {.main = serve->loaded.vector_path,

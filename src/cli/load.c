@@ -10,6 +10,7 @@
 
 #include <libgen.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -25,10 +26,14 @@ const struct option_spec common_model_options[] = {
     {'c', "config", OPTION_TEXT, AT(config_path), 0, 0, "FILE",
      "settings (" CONFIG_DEFAULT_PATH ")"},
     {0, "device", OPTION_TEXT, AT(device), 0, 0, "NAME",
-     "auto, cpu, cuda or cuda:N (config: model.device, else auto)"},
+     "cpu, cuda or cuda:N; auto: a GPU if there is one and the model fits (config: model.device, "
+     "else auto)"},
     {'t', "threads", OPTION_INT, AT(threads), 0, 1024, "N", "CPU threads; 0: all cores (0)"},
     {0, "context", OPTION_INT, AT(context), 0, 1 << 20, "N",
      "tokens that a conversation may hold; 0: the model's limit, at most 4096 (0)"},
+    {0, "host-embedding", OPTION_FLAG, AT(host_embedding), 0, 0, NULL,
+     "keep the embedding in the host's memory instead of a GPU's: 1.45 GiB of a 14B; its rows are "
+     "read over the bus. Not if the embedding is the head, too"},
     {0, "kv", OPTION_TEXT, AT(kv), 0, 0, "TYPE", "KV cache: f16, f32 or auto: f32 on a CPU (auto)"},
     OPTION_END};
 
@@ -242,6 +247,7 @@ int common_model_options_apply(const struct common_options *common,
     options->device = common->device;
     options->threads = common->threads;
     options->context = common->context;
+    options->host_embedding = common->host_embedding;
     return parse_kv(common->kv, &options->kv, err);
 }
 
@@ -251,6 +257,7 @@ int common_load(const struct common_options *common, const struct load_options *
     struct gyaru_model_options options;
     gyaru_model_options_init(&options);
     options.sessions = load->sessions;
+    options.chunk = load->chunk ? load->chunk : options.chunk;
     if (common_model_options_apply(common, &options, err))
         return -1;
     options.progress = load->progress;
@@ -281,6 +288,36 @@ void loaded_model_release(struct loaded_model *loaded)
     free(loaded->vector_name);
     free(loaded->warning);
     *loaded = (struct loaded_model){.vector = -1};
+}
+
+static double gib(uint64_t bytes)
+{
+    return (double)bytes / (1u << 30);
+}
+
+char *loaded_model_line(const struct gyaru_model *model)
+{
+    const struct gyaru_model_info *info = gyaru_model_info(model);
+    struct str line = STR_INIT;
+    str_printf(&line, "%s on %s: planned %.2f GiB, took %.2f GiB", info->name, info->device,
+               gib(info->weight_bytes + info->kv_bytes + info->workspace_bytes),
+               gib(info->used_bytes));
+    if (info->host_bytes)
+        str_printf(&line, " and %.2f GiB of the host's memory", gib(info->host_bytes));
+    str_printf(&line, "; %.2f GiB in use %s", gib(info->in_use_bytes),
+               info->on_gpu ? "on the GPU by all" : "by this process");
+    if (info->device_why[0])
+        str_printf(&line, " (%s)", info->device_why);
+    return str_take(&line);
+}
+
+void loaded_model_say(const char *command, const struct gyaru_model *model)
+{
+    const struct gyaru_model_info *info = gyaru_model_info(model);
+    char *line = info->on_gpu || info->gpu_refused ? loaded_model_line(model) : NULL;
+    if (line)
+        fprintf(stderr, "gyaru %s: %s\n", command, line);
+    free(line);
 }
 
 /* ---- sampling ------------------------------------------------------------------------------- */

@@ -83,6 +83,7 @@ struct common_options {
     const char *model, *device;
     int threads, context;
     const char *kv;
+    bool host_embedding;
     const char *vector; /* "none": no vector */
     float strength;
     struct layer_range layers;
@@ -91,7 +92,7 @@ struct common_options {
     struct config config; /* owned; filled by common_options_finish() */
 };
 
-/* -m -c --device -t --context --kv */
+/* -m -c --device -t --context --kv --host-embedding */
 extern const struct option_spec common_model_options[];
 /* -v -s --layers --gauge-layer --force */
 extern const struct option_spec common_steering_options[];
@@ -129,6 +130,7 @@ struct loaded_model {
 
 struct load_options {
     int sessions;       /* KV slots */
+    int chunk;          /* rows of a forward pass; 0: the default */
     bool find_vector;   /* false: only a vector that was asked for */
     bool check_only;    /* the vector is looked at but not attached: `vector` stays -1 */
     const char *folder; /* where vectors are looked for; NULL: outputs/vectors */
@@ -144,6 +146,11 @@ struct load_options {
 int common_load(const struct common_options *common, const struct load_options *load,
                 struct loaded_model *out, struct gyaru_error *err);
 void loaded_model_release(struct loaded_model *loaded);
+
+/* "NAME on DEVICE: planned 9.71 GiB, took 9.72 GiB, ..." (caller frees; NULL: out of memory). */
+char *loaded_model_line(const struct gyaru_model *model);
+/* That line on stderr where a GPU is used, or was left by "auto". */
+void loaded_model_say(const char *command, const struct gyaru_model *model);
 
 /* ---- sampling ----------------------------------------------------------------------------- */
 

@@ -52,6 +52,7 @@ struct gyaru_model {
     struct gyaru_model_info info;
     char *dir;
     char *name;
+    char device_why[256];
     struct model_config config;
     struct gyaru_tokenizer *tokenizer;
     const struct backend *backend;

@@ -7,6 +7,7 @@
 #include "model/sampler.h"
 
 #include <libgen.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -30,26 +31,6 @@ static int check_options(const struct gyaru_model_options *o, struct gyaru_error
         return error_set(err, GYARU_USAGE, "context: %d: expected 0..1048576 positions",
                          o->context);
     return 0;
-}
-
-static int open_device(struct model_plan *plan, const struct gyaru_model_options *o,
-                       struct gyaru_error *err)
-{
-    char name[16] = "cpu";
-    int index = 0;
-    const char *device = o->device && strcmp(o->device, "auto") ? o->device : "cpu";
-    const char *colon = strchr(device, ':');
-    size_t len = colon ? (size_t)(colon - device) : strlen(device);
-    if (len >= sizeof name)
-        return error_set(err, GYARU_USAGE, "device %s: unknown: use auto, cpu or cuda[:N]", device);
-    memcpy(name, device, len);
-    name[len] = '\0';
-    if (colon)
-        index = atoi(colon + 1);
-    plan->backend = backend_find(name, err);
-    if (!plan->backend)
-        return -1;
-    return plan->backend->open(index, o->threads, &plan->device, err);
 }
 
 /* How many positions a session gets: as asked, else what the model supports up to the default. */
@@ -94,15 +75,72 @@ static int plan_shape(struct model_plan *plan, const struct gyaru_model_options 
     return 0;
 }
 
-int model_plan_finish(struct model_plan *plan, const struct gyaru_model_options *options,
+/* What the model takes on the device that is open. */
+static int plan_sizes(struct model_plan *plan, const struct gyaru_model_options *o,
                       struct gyaru_error *err)
 {
-    if (check_options(options, err) || open_device(plan, options, err) ||
-        weights_plan(&plan->config, &plan->source, plan->backend, &plan->weights, err) ||
-        plan_shape(plan, options, err))
+    bool table = o->host_embedding && plan->backend->table_new;
+    if (table && plan->config.tied)
+        return error_set(err, GYARU_USAGE,
+                         "the embedding cannot stay in the host's memory: it is this model's head, "
+                         "too, which every token reads");
+    if (weights_plan(&plan->config, &plan->source, plan->backend, table, &plan->weights, err) ||
+        plan_shape(plan, o, err))
         return -1;
     plan->backend->memory(plan->device, &plan->memory);
     return 0;
+}
+
+static void close_device(struct model_plan *plan)
+{
+    if (plan->device)
+        plan->backend->close(plan->device);
+    plan->device = NULL;
+}
+
+/* Is "auto" served by a GPU? If not, *plan keeps the reason; -1 where a CPU would not help. */
+static int try_gpu(struct model_plan *plan, const struct gyaru_model_options *o, bool *fits,
+                   struct gyaru_error *err)
+{
+    struct gyaru_error why;
+    *fits = false;
+    if (model_device_open("cuda", o->threads, plan, &why)) {
+        snprintf(plan->why, sizeof plan->why, "auto: no GPU: %.230s", why.text);
+        return 0;
+    }
+    if (plan_sizes(plan, o, &why)) {
+        if (why.status == GYARU_USAGE) {
+            *err = why;
+            return -1;
+        }
+        snprintf(plan->why, sizeof plan->why, "auto: not on the GPU: %.230s", why.text);
+    } else {
+        *fits = model_plan_total(plan) <= model_plan_available(plan, o);
+        model_plan_say_memory(plan, o, plan->why, sizeof plan->why);
+    }
+    plan->gpu_refused = !*fits;
+    return 0;
+}
+
+/* Device and sizes. */
+int model_plan_finish(struct model_plan *plan, const struct gyaru_model_options *options,
+                      struct gyaru_error *err)
+{
+    const char *device = options->device;
+    bool fits = false;
+    if (check_options(options, err))
+        return -1;
+    if (!device || !strcmp(device, "auto")) {
+        if (try_gpu(plan, options, &fits, err))
+            return -1;
+        if (fits)
+            return 0;
+        close_device(plan);
+        device = "cpu";
+    }
+    if (model_device_open(device, options->threads, plan, err))
+        return -1;
+    return plan_sizes(plan, options, err);
 }
 
 int model_plan_make(const char *dir, const struct gyaru_model_options *options,
@@ -128,8 +166,7 @@ int model_plan_make(const char *dir, const struct gyaru_model_options *options,
 
 void model_plan_release(struct model_plan *plan)
 {
-    if (plan->device)
-        plan->backend->close(plan->device);
+    close_device(plan);
     if (plan->source.close)
         plan->source.close(plan->source.user);
     model_config_release(&plan->config);
@@ -141,27 +178,6 @@ uint64_t model_plan_available(const struct model_plan *plan,
 {
     uint64_t free_bytes = plan->memory.available;
     return options->memory && options->memory < free_bytes ? options->memory : free_bytes;
-}
-
-static double gib(uint64_t bytes)
-{
-    return (double)bytes / (1u << 30);
-}
-
-/* Refused before anything is allocated, with the numbers that the user needs. */
-static int check_memory(const struct model_plan *p, const struct gyaru_model_options *o,
-                        const char *dir, struct gyaru_error *err)
-{
-    uint64_t need = model_plan_total(p), available = model_plan_available(p, o);
-    if (need <= available)
-        return 0;
-    return error_set(err, GYARU_NO_MEMORY,
-                     "%s: needs %.2f GiB (%.2f weights, %.2f KV cache of %d x %d positions, %.2f "
-                     "workspace; %llu bytes) but %.2f GiB (%llu bytes) are free: close other "
-                     "programs, lower --context or choose a smaller model",
-                     dir, gib(need), gib(p->weights.total), gib(p->kv_bytes), p->shape.n_slots,
-                     p->shape.context, gib(p->workspace_bytes), (unsigned long long)need,
-                     gib(available), (unsigned long long)available);
 }
 
 /* "models/rinne-base/" -> "rinne-base". */
@@ -196,8 +212,13 @@ static void fill_info(struct gyaru_model *m, const struct model_plan *plan)
         .token_bytes = plan->weights.per_token,
         .kv_bytes = plan->kv_bytes,
         .workspace_bytes = plan->workspace_bytes,
+        .host_bytes = plan->weights.host,
         .device = m->backend->describe(m->device),
+        .device_why = m->device_why,
+        .on_gpu = m->backend != &backend_cpu,
+        .gpu_refused = plan->gpu_refused,
     };
+    memcpy(m->device_why, plan->why, sizeof m->device_why);
     memcpy(m->info.fingerprint, plan->fingerprint, sizeof plan->fingerprint);
 }
 
@@ -236,7 +257,8 @@ int model_open_plan(struct model_plan *plan, const char *dir,
 {
     double start = clock_seconds();
     struct gyaru_model *m = NULL;
-    int rc = check_memory(plan, options, dir, err);
+    struct backend_memory before = plan->memory;
+    int rc = model_plan_check_memory(plan, options, dir, err);
     if (!rc && !(m = calloc(1, sizeof *m)))
         rc = error_memory(err, sizeof *m, "the model");
     if (!rc) {
@@ -253,6 +275,10 @@ int model_open_plan(struct model_plan *plan, const char *dir,
         return -1;
     }
     m->info.load_seconds = clock_seconds() - start;
+    struct backend_memory after;
+    m->backend->memory(m->device, &after);
+    m->info.used_bytes = after.used > before.used ? after.used - before.used : 0;
+    m->info.in_use_bytes = after.used;
     *out = m;
     return 0;
 }

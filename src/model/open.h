@@ -18,6 +18,8 @@ struct model_plan {
     struct weights_size weights;
     uint64_t kv_bytes, workspace_bytes;
     char fingerprint[65];
+    char why[256]; /* why "auto" took the device; "": it was asked for */
+    bool gpu_refused;
 };
 
 int model_plan_make(const char *dir, const struct gyaru_model_options *options,
@@ -27,6 +29,20 @@ void model_plan_release(struct model_plan *plan);
 /* The steps of model_plan_make() after config and source are in the plan: device, shape, sizes. */
 int model_plan_finish(struct model_plan *plan, const struct gyaru_model_options *options,
                       struct gyaru_error *err);
+
+/* device.c: "cpu", "cuda" or "cuda:N" into plan->backend and plan->device. */
+int model_device_open(const char *device, int threads, struct model_plan *plan,
+                      struct gyaru_error *err);
+
+/* Refuses what does not fit before anything is allocated, with the numbers that the user needs and,
+ * of a GPU, who holds its memory. `dir` names the model. */
+int model_plan_check_memory(const struct model_plan *plan,
+                            const struct gyaru_model_options *options, const char *dir,
+                            struct gyaru_error *err);
+
+/* The same as a reason of "auto". */
+void model_plan_say_memory(const struct model_plan *plan, const struct gyaru_model_options *options,
+                           char *out, size_t size);
 
 /* Takes the plan over (also on failure). `dir` names the model; a tokenizer is opened there if
  * the weights come from a checkpoint. */

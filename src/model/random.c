@@ -10,6 +10,7 @@
 
 #include "base/random.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -227,4 +228,35 @@ int gyaru_model_open_random(const char *shape, const struct gyaru_model_options 
     char name[64];
     snprintf(name, sizeof name, "random-qwen2.5-%s", s->name);
     return model_open_plan(&plan, name, options, out, err);
+}
+
+int gyaru_model_attach_random(struct gyaru_model *m, int *index, struct gyaru_error *err)
+{
+    size_t hidden = (size_t)m->shape.hidden, n_layers = (size_t)m->shape.n_layers;
+    struct model_edit edit = {
+        .gauge_layer = m->info.visualise_layer, .m_plus = NAN, .m_minus = NAN};
+    edit.directions = calloc(n_layers, sizeof *edit.directions);
+    edit.gauge = malloc(hidden * sizeof *edit.gauge);
+    bool failed = !edit.directions || !edit.gauge;
+    for (int l = m->info.layer_first; !failed && l <= m->info.layer_last; l++) {
+        float *direction = edit.directions[l] = malloc(hidden * sizeof *direction);
+        failed = !direction;
+        for (size_t i = 0; direction && i < hidden; i++)
+            direction[i] = (float)((i * 7919 + (size_t)l) % 101) * 1e-4f - 50e-4f;
+    }
+    if (failed) {
+        model_edit_release(&edit, m->shape.n_layers);
+        return error_memory(err, n_layers * hidden * sizeof(float), "a random vector");
+    }
+    for (size_t i = 0; i < hidden; i++)
+        edit.gauge[i] = 1;
+    edit.gauge_norm = sqrtf((float)hidden);
+    return model_attach_edit(m, &edit, index, err);
+}
+
+int gyaru_model_bandwidth(struct gyaru_model *m, double *read, double *copy,
+                          struct gyaru_error *err)
+{
+    *read = *copy = 0;
+    return m->backend->bandwidth ? m->backend->bandwidth(m->device, read, copy, err) : 0;
 }

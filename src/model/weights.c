@@ -127,15 +127,22 @@ int weights_each_vector(const struct model_config *c, weights_vector_visit *visi
 struct plan {
     const struct backend *backend;
     struct weights_size size;
+    bool host_embedding;
     uint64_t embedding;
+    size_t visited;
 };
 
 static int add_to_plan(void *user, const char *name, int layer, const struct quant_source *source,
                        struct gyaru_error *err)
 {
     struct plan *plan = user;
+    bool embedding = !plan->visited++; /* it is visited first */
+    if (embedding && plan->host_embedding) {
+        plan->size.host = plan->backend->table_bytes(source);
+        return 0;
+    }
     uint64_t bytes = plan->backend->matrix_bytes(source);
-    if (!plan->size.total) /* the embedding is visited first */
+    if (embedding)
         plan->embedding = bytes;
     if (__builtin_add_overflow(plan->size.total, bytes, &plan->size.total))
         return error_set(err, GYARU_FAILED, "%s: its layout is not supported by this device", name);
@@ -151,9 +158,10 @@ static int add_vector_to_plan(void *user, const char *name, int layer, size_t sl
 }
 
 int weights_plan(const struct model_config *config, const struct weights_source *source,
-                 const struct backend *backend, struct weights_size *out, struct gyaru_error *err)
+                 const struct backend *backend, bool host_embedding, struct weights_size *out,
+                 struct gyaru_error *err)
 {
-    struct plan plan = {.backend = backend};
+    struct plan plan = {.backend = backend, .host_embedding = host_embedding};
     if (weights_each(config, source, add_to_plan, &plan, err) ||
         weights_each_vector(config, add_vector_to_plan, &plan, err))
         return -1;
@@ -183,9 +191,11 @@ static int upload_one(void *user, const char *name, int layer, const struct quan
 {
     struct upload *u = user;
     struct gyaru_model *m = u->model;
-    if (m->backend->matrix_new(m->device, source, place_of(u, layer), err))
+    bool table = !m->embedding && m->info.host_bytes;
+    if (table ? m->backend->table_new(m->device, source, place_of(u, layer), err)
+              : m->backend->matrix_new(m->device, source, place_of(u, layer), err))
         return error_prefix(err, name);
-    u->done += m->backend->matrix_bytes(source);
+    u->done += table ? m->backend->table_bytes(source) : m->backend->matrix_bytes(source);
     if (u->options->progress &&
         u->options->progress(u->options->progress_user, "loading", u->done, u->total))
         return error_set(err, GYARU_FAILED, "%s: loading was stopped", m->dir);
@@ -218,7 +228,7 @@ int weights_load(struct gyaru_model *m, const struct weights_source *source,
     if (!m->layers)
         return error_memory(err, (size_t)m->config.n_layers * sizeof *m->layers, "the layers");
     struct vector_upload vector_upload = {m, source};
-    struct upload upload = {m, options, 0, 0, m->info.weight_bytes};
+    struct upload upload = {m, options, 0, 0, m->info.weight_bytes + m->info.host_bytes};
     if (weights_each_vector(&m->config, upload_vector, &vector_upload, err) ||
         weights_each(&m->config, source, upload_one, &upload, err))
         return -1;

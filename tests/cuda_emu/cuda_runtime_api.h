@@ -31,6 +31,7 @@ enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 
 #define cudaHostAllocDefault   0
+#define cudaHostAllocMapped    2
 #define cudaStreamNonBlocking  1
 #define cudaEventDisableTiming 2
 
@@ -42,6 +43,9 @@ typedef struct emu_graph *cudaGraphExec_t;
 struct cudaDeviceProp {
     char name[256];
     int major, minor, multiProcessorCount;
+    struct {
+        char bytes[16];
+    } uuid;
 };
 
 const char *cudaGetErrorString(cudaError_t e);

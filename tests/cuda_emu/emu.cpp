@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <memory>
 #include <random>
+#include <unordered_map>
 #include <vector>
 
 #if !defined(__x86_64__)
@@ -262,12 +263,24 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
     prop->major = 9;
     prop->minor = 0;
     prop->multiProcessorCount = 2;
+    memset(&prop->uuid, 0x11, sizeof prop->uuid);
     return cudaSuccess;
 }
 
+/* EMU_MEMORY: of the pretended GPU, MiB. */
+static size_t device_bytes(void)
+{
+    const char *mib = getenv("EMU_MEMORY");
+    return (mib ? strtoul(mib, NULL, 10) : 4096) << 20;
+}
+
+static std::unordered_map<void *, size_t> device_blocks;
+static size_t device_used;
+
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
 {
-    *total = *available = (size_t)4 << 30;
+    *total = device_bytes();
+    *available = *total - device_used;
     return cudaSuccess;
 }
 
@@ -277,7 +290,7 @@ cudaError_t cudaFuncSetAttribute(const void *f, enum cudaFuncAttribute a, int va
 }
 
 /* A float of all ones is NaN: whoever reads what nobody wrote shows it. */
-cudaError_t cudaMalloc(void **p, size_t bytes)
+cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned flags)
 {
     void *memory = bytes < (size_t)4 << 30 ? aligned_alloc(256, (bytes + 255) / 256 * 256) : NULL;
     if (!memory)
@@ -287,20 +300,28 @@ cudaError_t cudaMalloc(void **p, size_t bytes)
     return cudaSuccess;
 }
 
-cudaError_t cudaFree(void *p)
+cudaError_t cudaFreeHost(void *p)
 {
     free(p);
     return cudaSuccess;
 }
 
-cudaError_t cudaHostAlloc(void **p, size_t bytes, unsigned flags)
+cudaError_t cudaMalloc(void **p, size_t bytes)
 {
-    return cudaMalloc(p, bytes);
+    if (bytes > device_bytes() - device_used || cudaHostAlloc(p, bytes, 0))
+        return cudaErrorMemoryAllocation;
+    device_blocks[*p] = bytes;
+    device_used += bytes;
+    return cudaSuccess;
 }
 
-cudaError_t cudaFreeHost(void *p)
+cudaError_t cudaFree(void *p)
 {
-    return cudaFree(p);
+    if (p)
+        device_used -= device_blocks.at(p);
+    device_blocks.erase(p);
+    free(p);
+    return cudaSuccess;
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,

@@ -52,10 +52,10 @@ const char *cpu_describe(const struct backend_device *device)
     return device->text;
 }
 
-/* "KEY:   123 kB" of /proc/meminfo in bytes, 0 if absent. */
-static uint64_t meminfo(const char *key)
+/* "KEY:   123 kB" of a file of /proc in bytes, 0 if absent. */
+static uint64_t proc_value(const char *path, const char *key)
 {
-    FILE *file = fopen("/proc/meminfo", "re");
+    FILE *file = fopen(path, "re");
     if (!file)
         return 0;
     char line[128];
@@ -79,11 +79,19 @@ static uint64_t read_number(const char *path, uint64_t otherwise)
     return n == 1 ? value : otherwise;
 }
 
+/* Not the pages of mapped files, which the system takes back at will. */
+static uint64_t own_bytes(void)
+{
+    return proc_value("/proc/self/status", "RssAnon") + proc_value("/proc/self/status", "RssShmem");
+}
+
 /* A container's limit counts as much as the machine's memory. */
 void cpu_memory(const struct backend_device *device, struct backend_memory *out)
 {
-    out->total = meminfo("MemTotal");
-    out->available = meminfo("MemAvailable");
+    out->total = proc_value("/proc/meminfo", "MemTotal");
+    out->available = proc_value("/proc/meminfo", "MemAvailable");
+    out->used = own_bytes();
+    out->gpu[0] = '\0';
     uint64_t limit = read_number("/sys/fs/cgroup/memory.max", UINT64_MAX);
     uint64_t used = read_number("/sys/fs/cgroup/memory.current", 0);
     if (limit < out->total)

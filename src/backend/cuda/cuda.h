@@ -30,12 +30,14 @@ struct backend_device {
     uint64_t generation; /* grows when weights or vectors are freed: graphs name their addresses */
     float map[16], map_scale; /* the map that was last prepared, and its table_scale */
     char text[96];            /* "NVIDIA H200, sm_90, 132 SMs" */
+    char uuid[48];            /* as the driver's tools write it */
 };
 
 struct backend_matrix {
     struct backend_device *device;
     struct cuda_weights w;
-    void *block; /* device: what w points into */
+    void *block; /* what w points into; on the device unless `host` */
+    bool host;
     float nested_map[256];
 };
 
@@ -57,6 +59,9 @@ void cuda_close(struct backend_device *device);
 const char *cuda_describe(const struct backend_device *device);
 void cuda_memory(const struct backend_device *device, struct backend_memory *out);
 
+int cuda_bandwidth(struct backend_device *device, double *read, double *copy,
+                   struct gyaru_error *err);
+
 int cuda_loader_init(struct cuda_loader *loader, struct gyaru_error *err);
 void cuda_loader_release(struct cuda_loader *loader);
 
@@ -64,6 +69,11 @@ uint64_t cuda_matrix_bytes(const struct quant_source *source);
 int cuda_matrix_new(struct backend_device *device, const struct quant_source *source,
                     struct backend_matrix **out, struct gyaru_error *err);
 void cuda_matrix_free(struct backend_matrix *matrix);
+
+/* A matrix for cuda_embed() alone, in pinned host memory, row by row as stored. */
+uint64_t cuda_table_bytes(const struct quant_source *source);
+int cuda_table_new(struct backend_device *device, const struct quant_source *source,
+                   struct backend_matrix **out, struct gyaru_error *err);
 
 /* May the two be parts of one product? */
 bool cuda_matrix_alike(const struct backend_matrix *a, const struct backend_matrix *b);

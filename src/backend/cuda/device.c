@@ -5,6 +5,7 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define OLDEST_MAJOR 8 /* compute capability: mma.m16n8k16 and 64 KiB of table in shared memory */
 
@@ -55,6 +56,11 @@ static int start(struct backend_device *d, struct gyaru_error *err)
                          "use --device cpu",
                          d->index, prop.name, prop.major, prop.minor);
     d->multiprocessors = prop.multiProcessorCount;
+    const uint8_t *u = (const uint8_t *)prop.uuid.bytes;
+    snprintf(d->uuid, sizeof d->uuid,
+             "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
+             u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
+             u[15]);
     snprintf(d->text, sizeof d->text, "%.60s, sm_%d%d, %d SMs", prop.name, prop.major, prop.minor,
              d->multiprocessors);
     if (cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "a stream", err) ||
@@ -100,5 +106,6 @@ void cuda_memory(const struct backend_device *device, struct backend_memory *out
     size_t available = 0, total = 0;
     cuda_enter(device);
     (void)cudaMemGetInfo(&available, &total);
-    *out = (struct backend_memory){total, available};
+    *out = (struct backend_memory){total, available, total - available, ""};
+    memcpy(out->gpu, device->uuid, sizeof out->gpu);
 }

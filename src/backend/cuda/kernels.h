@@ -50,6 +50,7 @@ struct cuda_weights {
     float
         table_scale;  /* makes the map's values fall near fp16 numbers; a result is divided by it */
     float values[16]; /* the map itself, for lookups of single rows */
+    int plain; /* 16-bit weights in host memory, [rows][cols] as stored: rows alone are read */
 };
 
 /* Row of a step as the kernels read it. */
@@ -168,6 +169,13 @@ void cuda_repack(const struct cuda_repack *a, cudaStream_t stream);
 /* 4-bit or 16-bit weights -> half [rows, cols], for a library's GEMM. */
 void cuda_expand(const struct cuda_weights *w, size_t first, size_t rows, void *out,
                  cudaStream_t stream);
+
+/* ---- the memory itself ---- */
+
+/* Reads n entries; `sink` [1] is written only if their bits are what they are not. */
+void cuda_read_memory(const void *from, size_t n, uint32_t *sink, int blocks, cudaStream_t stream);
+void cuda_copy_memory(const void *from, void *to, size_t n, int blocks, cudaStream_t stream);
+#define CUDA_MEMORY_ENTRY 16 /* bytes */
 
 /* Dynamic shared memory and the like, once per device. */
 cudaError_t cuda_kernels_init(void);

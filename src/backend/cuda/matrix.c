@@ -318,7 +318,7 @@ void cuda_matrix_free(struct backend_matrix *m)
     cuda_enter(m->device);
     m->device->generation++;
     (void)cudaStreamSynchronize(m->device->stream);
-    (void)cudaFree(m->block);
+    (void)(m->host ? cudaFreeHost(m->block) : cudaFree(m->block));
     free(m);
 }
 
@@ -330,4 +330,60 @@ bool cuda_matrix_alike(const struct backend_matrix *a, const struct backend_matr
         return false;
     return !memcmp(v->values, w->values, sizeof v->values) &&
            !memcmp(a->nested_map, b->nested_map, sizeof a->nested_map);
+}
+
+/* ---- tables in host memory --------------------------------------------------------------------
+ */
+
+/* 4-bit rows become float32, which the CPU and the GPU read alike. */
+static size_t table_row(const struct quant_source *s)
+{
+    return s->cols * (s->type == QUANT_F16 || s->type == QUANT_BF16 ? 2 : sizeof(float));
+}
+
+uint64_t cuda_table_bytes(const struct quant_source *source)
+{
+    struct plan p; /* refuses sizes that overflow */
+    return plan_of(source, &p) ? source->rows * table_row(source) : UINT64_MAX;
+}
+
+static int load_table(struct backend_matrix *m, const struct quant_source *s,
+                      struct gyaru_error *err)
+{
+    size_t row = table_row(s);
+    if (cuda_check(cudaHostAlloc(&m->block, s->rows * row, cudaHostAllocMapped),
+                   "pinned memory for the embedding", err))
+        return -1;
+    if (s->type != QUANT_4BIT)
+        memcpy(m->block, s->data, s->rows * row);
+    for (size_t r = 0; s->type == QUANT_4BIT && r < s->rows; r++)
+        quant_row(s, r, (float *)m->block + r * s->cols);
+    m->w = (struct cuda_weights){.layout = s->type == QUANT_F16    ? CUDA_F16
+                                           : s->type == QUANT_BF16 ? CUDA_BF16
+                                                                   : CUDA_F32,
+                                 .rows = s->rows,
+                                 .cols = s->cols,
+                                 .data = m->block,
+                                 .plain = 1};
+    return 0;
+}
+
+int cuda_table_new(struct backend_device *device, const struct quant_source *source,
+                   struct backend_matrix **out, struct gyaru_error *err)
+{
+    if (cuda_table_bytes(source) == UINT64_MAX)
+        return error_set(err, GYARU_FAILED, "a matrix of %zu x %zu is larger than cuda can hold",
+                         source->rows, source->cols);
+    struct backend_matrix *m = calloc(1, sizeof *m);
+    if (!m)
+        return error_memory(err, sizeof *m, "weights");
+    m->device = device;
+    m->host = true;
+    cuda_enter(device);
+    if (load_table(m, source, err)) {
+        cuda_matrix_free(m);
+        return -1;
+    }
+    *out = m;
+    return 0;
 }

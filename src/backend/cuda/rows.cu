@@ -148,6 +148,10 @@ static __device__ float element(const struct cuda_weights &w, size_t row, int co
 {
     if (w.layout == CUDA_F32)
         return ((const float *)w.data)[row * w.cols + col];
+    if (w.plain) {
+        uint16_t bits = ((const uint16_t *)w.data)[row * w.cols + col];
+        return w.layout == CUDA_F16 ? half_value(bits) : bf16_value(bits);
+    }
     int group = col / 64, t = col % 64 / 16, i = col % 16 / 4, j = row % 16 / 8 + col % 4 / 2 * 2;
     size_t half = row / 16 * w.groups + group;
     size_t lane = row % 8 * 4 + t;

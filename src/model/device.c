@@ -1,0 +1,99 @@
+/*
+ * device.c - the device that a plan is for: opened by its name, and whether its memory is enough.
+ */
+#include "model/open.h"
+
+#include "backend/nvml.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int model_device_open(const char *device, int threads, struct model_plan *plan,
+                      struct gyaru_error *err)
+{
+    char name[16];
+    int index = 0;
+    const char *colon = strchr(device, ':');
+    size_t len = colon ? (size_t)(colon - device) : strlen(device);
+    if (len >= sizeof name)
+        return error_set(err, GYARU_USAGE, "device %s: unknown: use auto, cpu or cuda[:N]", device);
+    memcpy(name, device, len);
+    name[len] = '\0';
+    if (colon)
+        index = atoi(colon + 1);
+    plan->backend = backend_find(name, err);
+    if (!plan->backend)
+        return -1;
+    return plan->backend->open(index, threads, &plan->device, err);
+}
+
+static double gib(uint64_t bytes)
+{
+    return (double)bytes / (1u << 30);
+}
+
+/* "; pid 42 python 10240 MiB, ..." of the GPU with this name, as far as there is room. */
+static void name_holders(const char *gpu, char *out, size_t size)
+{
+    struct nvml_report report;
+    struct gyaru_error ignored;
+    out[0] = '\0';
+    if (!gpu[0] || nvml_read(NVML_LIBRARY, &report, &ignored))
+        return;
+    size_t used = 0;
+    for (size_t g = 0; g < report.n_gpus; g++)
+        for (size_t i = 0; !strcmp(report.gpus[g].uuid, gpu) && i < report.gpus[g].n_processes;
+             i++) {
+            const struct nvml_process *p = &report.gpus[g].processes[i];
+            char mib[32] = "?";
+            if (p->bytes != NVML_UNKNOWN)
+                snprintf(mib, sizeof mib, "%llu", (unsigned long long)(p->bytes >> 20));
+            int n = snprintf(out + used, size - used, "%s pid %u %.40s %s MiB",
+                             used ? "," : "; it is held by", p->pid, p->name, mib);
+            if (n < 0 || (size_t)n >= size - used) {
+                out[used] = '\0';
+                break;
+            }
+            used += (size_t)n;
+        }
+    nvml_release(&report);
+}
+
+void model_plan_say_memory(const struct model_plan *p, const struct gyaru_model_options *o,
+                           char *out, size_t size)
+{
+    uint64_t need = model_plan_total(p), available = model_plan_available(p, o);
+    char holders[160] = "";
+    if (need > available)
+        name_holders(p->memory.gpu, holders, sizeof holders);
+    snprintf(out, size, "auto: %s: %.2f GiB needed, %.2f GiB free there%s",
+             need <= available ? "on the GPU" : "not on the GPU", gib(need), gib(available),
+             holders);
+}
+
+int model_plan_check_memory(const struct model_plan *p, const struct gyaru_model_options *o,
+                            const char *dir, struct gyaru_error *err)
+{
+    uint64_t need = model_plan_total(p), available = model_plan_available(p, o);
+    char holders[160];
+    struct backend_memory host = {0};
+    if (p->weights.host) {
+        backend_cpu.memory(NULL, &host);
+        if (p->weights.host > host.available)
+            return error_set(err, GYARU_NO_MEMORY,
+                             "%s: its embedding needs %.2f GiB of the host's memory but %.2f GiB "
+                             "are free: leave it on the GPU",
+                             dir, gib(p->weights.host), gib(host.available));
+    }
+    if (need <= available)
+        return 0;
+    name_holders(p->memory.gpu, holders, sizeof holders);
+    return error_set(err, GYARU_NO_MEMORY,
+                     "%s: needs %.2f GiB (%.2f weights, %.2f KV cache of %d x %d positions, %.2f "
+                     "workspace; %llu bytes) but %.2f GiB (%llu bytes) are free%s: close other "
+                     "programs, lower --context or choose a smaller model",
+                     dir, gib(need), gib(p->weights.total), gib(p->kv_bytes), p->shape.n_slots,
+                     p->shape.context, gib(p->workspace_bytes), (unsigned long long)need,
+                     gib(available), (unsigned long long)available, holders);
+}
