@@ -159,6 +159,8 @@ $(BUILD)/bench/%: bench/%.c $(BUILD)/libgyaru.a
 $(BUILD)/bench/soak $(BUILD)/bench/crowd: $(BUILD)/bench/client.o
 
 $(BUILD)/bench/device: private ALL_LDFLAGS += -Wl,--as-needed # travels, as the CUDA tests do
+$(BUILD)/bench/device: $(patsubst %,$(BUILD)/src/cli/%.o,bandwidth cmd_bench config figures \
+    interrupt load options progress)
 
 # A stand-in for the driver's library, loaded by path.
 $(BUILD)/tests/fake_nvml.so: tests/support/fake/nvml.c

@@ -1,22 +1,24 @@
 #!/bin/sh
-# measure_cuda.sh pack      - here: gathers what a bare GPU machine needs under build/device/
-# measure_cuda.sh [RESULTS] - there: checks and measures, one call of at most ten minutes
+# measure_cuda.sh pack            - here: gathers what a bare GPU machine needs under build/device/
+# measure_cuda.sh [WHAT...]       - there: checks and measures, one call of at most ten minutes
 #
+# WHAT: any of test, bench, kernels, sanitizer (all of them), and shapes 7b, 14b, 32b (all three).
 # A bare machine has the driver, nvcc and compute-sanitizer, but none of our libraries: `pack` copies
 # the programs, the plug-in, every library they load except the C library's own, and the reference
-# checkpoints. docs/cuda.md says how the two calls are made. Full outputs go to RESULTS (default
-# $OUT, else build/device/results); the table that is printed last holds nothing that was not
-# measured in this run: what could not be is "-".
+# checkpoints. docs/cuda.md says how the two calls are made. Full outputs go to one file,
+# $OUT/results.tar.gz (without OUT: build/device/results.tar.gz); the table that is printed last holds
+# nothing that was not measured in this run: what could not be is "-".
 set -u
 cd "$(dirname "$0")/.." || exit 1
 device=build/device
+programs="build/test_cuda build/test_cuda_model build/test_cuda_reference build/bench/device"
 
 pack() {
-    make -j2 cuda build/test_cuda build/test_cuda_reference build/bench/device || exit 1
+    # shellcheck disable=SC2086
+    make -j2 cuda $programs || exit 1
     rm -rf "$device"
     mkdir -p "$device/lib" "$device/reference"
-    for program in build/test_cuda build/test_cuda_reference build/bench/device \
-        build/libgyaru-cuda.so; do
+    for program in $programs build/libgyaru-cuda.so; do
         strip -o "$device/$(basename "$program")" "$program" || exit 1
         ldd "$program" | awk '$2 == "=>" && $3 ~ /^\// { print $3 }'
     done | sort -u | while read -r library; do
@@ -35,7 +37,21 @@ pack() {
 
 [ "${1:-}" = pack ] && { pack; exit; }
 
-results=${1:-${OUT:-$device/results}}
+what=''
+shapes=''
+for word; do
+    case $word in
+    test | bench | kernels | sanitizer) what="$what $word" ;;
+    7b | 14b | 32b | 0.5b | 1.5b) shapes="$shapes $word" ;;
+    *) echo "measure_cuda.sh: $word: unknown" && exit 2 ;;
+    esac
+done
+[ "$what" ] || what="test bench kernels sanitizer"
+[ "$shapes" ] || shapes="7b 14b 32b"
+wants() { case " $what " in *" $1 "*) true ;; *) false ;; esac }
+
+results=$device/results
+rm -rf "$results"
 mkdir -p "$results"
 export GYARU_SHARED="$PWD/$device"
 # Our libraries for our programs alone: Python's may need newer ones.
@@ -49,22 +65,22 @@ nvidia-smi --query-gpu=name,driver_version,memory.total,memory.free --format=csv
 
 # Correct first: no timing of what is wrong.
 status=0
-for test in test_cuda test_cuda_reference; do
+wants test && for test in test_cuda test_cuda_model test_cuda_reference; do
     say "$test"
     ours 90 "$device/$test" >"$results/$test.txt" 2>&1
     rc=$?
-    tail -n 25 "$results/$test.txt"
+    tail -n 30 "$results/$test.txt"
     [ $rc = 0 ] || { echo "$test: FAILED ($rc)"; status=1; }
 done
-# One JSON document per shape. The copy and read bandwidths that fractions are of come from PyTorch
-# or, where it is missing, are left out.
-for shape in 7b 14b 32b; do
+wants bench && for shape in $shapes; do
     say "bench $shape"
-    ours 60 "$device/device" $shape >"$results/$shape.json" 2>"$results/$shape.err" ||
-        tail -n 2 "$results/$shape.err"
+    ours 120 "$device/device" --shape "$shape" --device cuda --json >"$results/$shape.json" \
+        2>"$results/$shape.err" || { tail -n 2 "$results/$shape.err"; status=1; }
 done
-say bandwidth
-timeout 60 python3 - >"$results/bandwidth.json" <<'EOF'
+# The copy bandwidth as PyTorch's copy sees it, beside our own kernels' in each shape's document.
+if wants bench; then
+    say "bandwidth by PyTorch"
+    timeout 60 python3 - >"$results/torch.json" <<'EOF'
 import json, torch
 n = 4 << 30
 a = torch.randint(0, 255, (n,), dtype=torch.uint8, device="cuda")
@@ -74,52 +90,64 @@ for i in range(12):
     start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
     start.record(); b.copy_(a); end.record(); torch.cuda.synchronize()
     times.append(start.elapsed_time(end))
-print(json.dumps({"copy_bytes_per_s": 2 * n / (sorted(times[2:])[5] * 1e-3)}))
+print(json.dumps({"copy_gb_per_s": 2 * n / (sorted(times[2:])[5] * 1e-3) / 1e9}))
 EOF
-
-# Where the time of a step goes: a few kernels of each kind, one after the other.
-if command -v ncu >/dev/null; then
-    say kernels
-    ours 90 ncu --clock-control none --kill yes --csv --launch-skip 6000 --launch-count 60 \
-        --metrics gpu__time_duration.sum,dram__bytes_read.sum,smsp__inst_executed.sum,sm__warps_active.avg.pct_of_peak_sustained_active,smsp__issue_active.avg.pct_of_peak_sustained_active,l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum \
-        "$device/device" 14b >"$results/ncu.csv" 2>&1
-    tail -n 3 "$results/ncu.csv" | cut -c1-300
 fi
-if command -v compute-sanitizer >/dev/null; then
-    for tool in memcheck racecheck; do
-        say "compute-sanitizer $tool"
-        ours 75 compute-sanitizer --tool $tool --error-exitcode 9 "$device/test_cuda" \
-            >"$results/$tool.txt" 2>&1 || echo "$tool: not clean, or out of time ($?)"
-        tail -n 3 "$results/$tool.txt"
+# Where the time of a step goes: a few kernels of each kind, one after the other.
+if wants kernels && command -v ncu >/dev/null; then
+    for shape in $shapes; do
+        case $shape in 14b) ;; *) [ "$shapes" = " $shape" ] || continue ;; esac
+        say "kernels $shape"
+        ours 90 ncu --clock-control none --kill yes --csv --launch-skip 6000 --launch-count 60 \
+            --metrics gpu__time_duration.sum,dram__bytes_read.sum,smsp__inst_executed.sum,sm__warps_active.avg.pct_of_peak_sustained_active,smsp__issue_active.avg.pct_of_peak_sustained_active,l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum \
+            "$device/device" --shape "$shape" --device cuda --json >"$results/ncu-$shape.csv" 2>&1
+        tail -n 3 "$results/ncu-$shape.csv" | cut -c1-300
     done
-else
+fi
+# racecheck is slow: two tests hold every kernel, whole runs are memcheck's.
+sanitize() { # tool, program, tests
+    say "compute-sanitizer $1: $2 $3"
+    ours 75 compute-sanitizer --tool "$1" --error-exitcode 9 "$device/$2" "$3" \
+        >>"$results/$1.txt" 2>&1 || { echo "$1: not clean, or out of time ($?)"; status=1; }
+    tail -n 2 "$results/$1.txt"
+}
+if wants sanitizer && command -v compute-sanitizer >/dev/null; then
+    sanitize memcheck test_cuda '*'
+    sanitize memcheck test_cuda_model 'odd*'
+    sanitize racecheck test_cuda 'graphs*'
+    sanitize racecheck test_cuda_model 'tokens*'
+elif wants sanitizer; then
     echo "compute-sanitizer: not here"
 fi
 
-
-say table
-python3 - "$results" <<'EOF'
+if wants bench; then
+    say table
+    # shellcheck disable=SC2086
+    python3 - "$results" $shapes <<'EOF'
 import json, sys
 def load(name):
     try:
         return json.load(open(f"{sys.argv[1]}/{name}.json"))
     except (OSError, ValueError):
-        return None
-copy = (load("bandwidth") or {}).get("copy_bytes_per_s")
-print(f"copy bandwidth: {copy / 1e9:.0f} GB/s" if copy else "copy bandwidth: -")
-shapes = {s: load(s) or {} for s in ("7b", "14b", "32b")}
+        return {}
+torch = load("torch").get("copy_gb_per_s")
+print(f"PyTorch copies {torch:.0f} GB/s" if torch else "PyTorch copies at: -")
+shapes = {s: load(s) for s in sys.argv[2:]}
 keys = []
 for shape in shapes.values():
-    keys += [k for k in shape if k not in keys and k not in ("shape", "device")]
+    keys += [k for k in shape if k not in keys and not isinstance(shape[k], (str, list))]
 print("| | " + " | ".join(shapes) + " |\n|---|" + "---|" * len(shapes))
 for key in keys:
-    print(f"| {key} | " + " | ".join(str(s.get(key, "-")) for s in shapes.values()) + " |")
-def ratio(name, what):
-    print(f"| {name} | " + " | ".join(what(s) for s in shapes.values()) + " |")
-ratio("fraction of copy, context 64", lambda s: f"{s['decode_64'] * s['bytes_per_token'] / copy:.3f}"
-      if copy and "decode_64" in s else "-")
-ratio("8 streams / 1", lambda s: f"{s['streams_8'] / s['decode_64']:.2f}" if "streams_8" in s else "-")
-ratio("steered, metered / without", lambda s: f"{s['steered_metered'] / s['decode_64']:.4f}"
-      if "steered_metered" in s else "-")
+    print(f"| {key} | " + " | ".join(f"{s[key]:.5g}" if key in s else "-" for s in shapes.values()) + " |")
+def ratio(name, over, under):
+    print(f"| {name} | " + " | ".join(f"{s[over] / s[under]:.4f}" if over in s and under in s else "-"
+                                      for s in shapes.values()) + " |")
+ratio("8 streams / 1", "streams_8", "decode_64")
+ratio("steered, metered / without", "steered_tokens_per_second", "decode_64")
+for name, s in shapes.items():
+    for left in s.get("left_out", []):
+        print(f"{name}: {left['figure']}: {left['why']}")
 EOF
+fi
+tar -C "$results" -czf "${OUT:-$device}/results.tar.gz" .
 exit $status

@@ -567,7 +567,8 @@ static void plans_are_what_is_taken(void **state)
     assert_non_null(strstr(err.text, "cuda:99"));
 }
 
-int main(void)
+/* One argument: the tests to run, by a pattern such as "graphs*". */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_type_agrees),
@@ -594,5 +595,7 @@ int main(void)
     }
     printf("on %s\n", gpu->describe(device));
     gpu->close(device);
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

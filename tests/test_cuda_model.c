@@ -322,7 +322,8 @@ static void answers_are_those_of_all_logits(void **state)
     gyaru_model_close(model);
 }
 
-int main(void)
+/* One argument: the tests to run, by a pattern such as "graphs*". */
+int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(candidates_give_the_same_ids),
@@ -342,5 +343,7 @@ int main(void)
 #endif
     }
     gpu->close(device);
+    if (argc > 1)
+        cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -6,6 +6,7 @@
  */
 #include "cli/bandwidth.h"
 #include "cli/cli.h"
+#include "cli/figures.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/progress.h"
@@ -16,10 +17,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FULL_CHUNK 512 /* rows of a prefill chunk with --full */
+
 struct bench_options {
     const char *shape;
-    int prompt, tokens, prefill;
-    bool json;
+    int prompt, tokens, prefill, runs;
+    bool full, json;
 };
 
 #define AT(field) offsetof(struct bench_options, field)
@@ -31,6 +34,11 @@ static const struct option_spec bench_specs[] = {
     {'n', "tokens", OPTION_INT, AT(tokens), 2, 1 << 20, "N", "tokens of the answer (100)"},
     {0, "prefill", OPTION_INT, AT(prefill), 0, 1 << 20, "N",
      "tokens of a long question, for prefill tokens/s; 0: leave it out (256)"},
+    {0, "full", OPTION_FLAG, AT(full), 0, 0, NULL,
+     "all that a device is judged by: several contexts, prompts and streams, the memory's own "
+     "speed, what steering costs (always on a GPU; -p, -n and --prefill then say nothing)"},
+    {0, "runs", OPTION_INT, AT(runs), 1, 99, "N",
+     "of each of these figures, whose median is shown; 1: without one to warm up (5)"},
     {0, "json", OPTION_FLAG, AT(json), 0, 0, NULL, "one JSON document"},
     OPTION_END};
 
@@ -92,7 +100,6 @@ static int measure(const struct bench_options *o, const struct common_options *c
 {
     struct gyaru_session *session;
     struct gyaru_timings warm_up;
-    bool on_cpu = strncmp(common->device, "cuda", 4) != 0; /* the memory measured is the CPU's */
     if (gyaru_session_new(model, &session, err))
         return -1;
     int rc = answer(session, model, 8, 2, &warm_up, err);
@@ -101,7 +108,7 @@ static int measure(const struct bench_options *o, const struct common_options *c
     if (!rc && o->prefill)
         rc = answer(session, model, o->prefill, 1, &result->prefill, err);
     result->resident = resident_bytes();
-    if (!rc && on_cpu)
+    if (!rc && !gyaru_model_info(model)->on_gpu)
         rc = bandwidth_read(common->threads, &result->bandwidth, err);
     gyaru_session_free(session);
     return rc;
@@ -183,52 +190,147 @@ static void print_table(const struct result *r, const struct gyaru_model_info *i
            (double)info->kv_bytes / gib, info->context, (double)info->workspace_bytes / gib);
 }
 
+/* ---- opening ----------------------------------------------------------------------------------
+ */
+
+struct opening {
+    const struct bench_options *options;
+    const struct common_options *common;
+    struct progress *progress;
+};
+
 /* Of random weights only the timings mean anything, so the config's model settings are not read. */
-static int open_random(const struct bench_options *o, const struct common_options *common,
-                       struct progress *progress, struct loaded_model *out, struct gyaru_error *err)
+static int open_random(const struct opening *o, int sessions, int context, struct gyaru_model **out,
+                       struct gyaru_error *err)
 {
     struct gyaru_model_options options;
     gyaru_model_options_init(&options);
+    if (common_model_options_apply(o->common, &options, err))
+        return -1;
+    options.sessions = sessions;
+    options.context = context ? context : options.context;
+    options.chunk = o->options->full ? FULL_CHUNK : options.chunk;
     options.progress = progress_show;
-    options.progress_user = progress;
-    if (common_model_options_apply(common, &options, err))
+    options.progress_user = o->progress;
+    return gyaru_model_open_random(o->options->shape, &options, out, err);
+}
+
+static int open_model(const struct opening *o, int sessions, int context, struct gyaru_model **out,
+                      struct gyaru_error *err)
+{
+    struct common_options common = *o->common; /* its config stays the owner's */
+    struct load_options load = {.sessions = sessions,
+                                .chunk = o->options->full ? FULL_CHUNK : 0,
+                                .progress = progress_show,
+                                .progress_user = o->progress};
+    struct loaded_model loaded;
+    common.context = context ? context : common.context;
+    if (o->options->shape)
+        return open_random(o, sessions, context, out, err);
+    if (common_load(&common, &load, &loaded, err))
         return -1;
-    struct loaded_model loaded = {.vector = -1};
-    if (gyaru_model_open_random(o->shape, &options, &loaded.model, err))
-        return -1;
-    *out = loaded;
+    *out = loaded.model; /* without a vector there is nothing else */
     return 0;
 }
 
-static int bench(const struct bench_options *o, struct common_options *common,
+/* ---- one answer -------------------------------------------------------------------------------
+ */
+
+static int bench_answer(const struct opening *o, struct gyaru_model *model, struct gyaru_error *err)
+{
+    struct result result = {0};
+    int rc = measure(o->options, o->common, model, &result, err);
+    if (!rc && o->options->json)
+        print_json(&result, gyaru_model_info(model));
+    else if (!rc)
+        print_table(&result, gyaru_model_info(model));
+    return rc;
+}
+
+/* ---- all figures ------------------------------------------------------------------------------
+ */
+
+static int open_for_figures(void *user, int sessions, int context, struct gyaru_model **out,
+                            struct gyaru_error *err)
+{
+    const struct opening *o = user;
+    int rc = open_model(o, sessions, context, out, err);
+    progress_end(o->progress);
+    return rc;
+}
+
+static void print_figures_json(const char *title, const struct figures *figures)
+{
+    json_t *root = json_object(), *out = json_array();
+    json_object_set_new(root, "model", json_string(title));
+    for (int i = 0; i < figures->n; i++) {
+        const struct figure *f = &figures->list[i];
+        if (f->key[0])
+            json_object_set_new(root, f->key, json_real(f->value));
+        else
+            json_array_append_new(out, json_pack("{s:s, s:s}", "figure", f->what, "why", f->note));
+    }
+    json_object_set_new(root, "left_out", out);
+    json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(6));
+    putchar('\n');
+    json_decref(root);
+}
+
+static void print_figures(const char *title, const struct figures *figures)
+{
+    printf("%s\n\n", title);
+    for (int i = 0; i < figures->n; i++) {
+        const struct figure *f = &figures->list[i];
+        int digits = f->value < 0.1 ? 4 : f->value < 10 ? 3 : 1;
+        if (f->key[0])
+            printf("  %-34s %10.*f %-6s %s\n", f->what, digits, f->value, f->unit, f->note);
+        else
+            printf("  %-34s %10s %-6s %s\n", f->what, "-", "", f->note);
+    }
+}
+
+static int bench_figures(const struct opening *o, struct gyaru_error *err)
+{
+    struct figures figures;
+    struct figures_source source = {.open = open_for_figures,
+                                    .user = (void *)o,
+                                    .runs = o->options->runs,
+                                    .stop = interrupt_seen};
+    if (figures_measure(&source, &figures, err))
+        return -1;
+    if (o->options->json)
+        print_figures_json(source.title, &figures);
+    else
+        print_figures(source.title, &figures);
+    return 0;
+}
+
+static int bench(struct bench_options *options, struct common_options *common,
                  struct gyaru_error *err)
 {
-    if (o->shape && common->model)
+    if (options->shape && common->model)
         return error_set(err, GYARU_USAGE, "give either --shape or -m");
     if (common_options_finish(common, err))
         return -1;
     struct progress progress = PROGRESS_INIT;
-    struct load_options load = {
-        .sessions = 1, .progress = progress_show, .progress_user = &progress};
-    struct loaded_model loaded;
-    if (o->shape ? open_random(o, common, &progress, &loaded, err)
-                 : common_load(common, &load, &loaded, err))
+    struct opening opening = {options, common, &progress};
+    options->full = options->full || !strncmp(common->device, "cuda", 4);
+    if (options->full)
+        return bench_figures(&opening, err);
+    struct gyaru_model *model;
+    if (open_model(&opening, 1, 0, &model, err))
         return -1;
     progress_end(&progress);
-    struct result result = {0};
-    int rc = measure(o, common, loaded.model, &result, err);
-    if (!rc && o->json)
-        print_json(&result, gyaru_model_info(loaded.model));
-    else if (!rc)
-        print_table(&result, gyaru_model_info(loaded.model));
-    loaded_model_release(&loaded);
-    return rc;
+    options->full = gyaru_model_info(model)->on_gpu; /* found by itself */
+    int rc = options->full ? 0 : bench_answer(&opening, model, err);
+    gyaru_model_close(model);
+    return !rc && options->full ? bench_figures(&opening, err) : rc;
 }
 
 static int main_bench(int argc, char **argv)
 {
     struct gyaru_error err;
-    struct bench_options options = {.prompt = 50, .tokens = 100, .prefill = 256};
+    struct bench_options options = {.prompt = 50, .tokens = 100, .prefill = 256, .runs = 5};
     struct common_options common;
     common_options_init(&common);
     common.vector = "none";
@@ -238,7 +340,9 @@ static int main_bench(int argc, char **argv)
         "bench", "[--shape SIZE | -m DIR] [options]",
         "Times a question and its answer: prefill and decode (tokens/s), first token (s), memory, "
         "and\n"
-        "the fraction of the memory's read bandwidth that decoding reaches.",
+        "the fraction of the memory's read bandwidth that decoding reaches. On a GPU, and with "
+        "--full:\n"
+        "decode at several contexts, prefill, several streams, memory, the cost of steering.",
         groups};
     interrupt_catch();
     enum option_result parsed = options_parse(&help, &argc, argv, &err);
