@@ -146,7 +146,7 @@ static double value_of(enum kind kind, const struct timing *t)
 
 static int measure(struct bench *b, enum kind kind, const struct task *task, double *out)
 {
-    double values[MAX_RUNS];
+    double values[MAX_RUNS] = {0};
     int runs = b->source->runs;
     for (int run = runs > 1 ? -1 : 0; run < runs; run++) {
         struct timing t;
@@ -163,7 +163,7 @@ static int measure(struct bench *b, enum kind kind, const struct task *task, dou
 /* A short turn: the prefix is cached, TURN ids are new. */
 static int cached_turn(struct bench *b, int cached, double *out)
 {
-    double values[MAX_RUNS];
+    double values[MAX_RUNS] = {0};
     for (int run = 0; run < b->source->runs; run++) {
         struct timing t;
         if (answer(b, &(struct task){1, cached, 2, true}, &t))

@@ -13,7 +13,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 root=$(cd "$here/../.." && pwd)
-minutes= only= work=$root/build/train
+minutes='' only='' work=$root/build/train
 while [ $# -gt 0 ]; do
     case $1 in
         --minutes) minutes=$2; shift ;;
