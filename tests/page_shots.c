@@ -4,7 +4,8 @@
  *
  *   page_shots DIR [OPTION...]    options of `gyaru serve`, such as -m MODEL
  *
- * SIZE-idle and SIZE-talk show the real model. The other states, which need a moment that a real
+ * SIZE-idle, SIZE-talk, SIZE-mix, the studio's tabs and SIZE-english show the real model, with
+ * whatever vectors and reports the server finds. The other states, which need a moment that a real
  * server does not hold still for, come from the played server.
  */
 #include "base/file.h"
@@ -29,7 +30,7 @@ static const struct size {
     bool touch;
 } sizes[] = {{"wide", 1920, 1080, 1, false},
              {"notebook", 1280, 720, 1, false},
-             {"phone", 360, 800, 2, true}};
+             {"phone", 375, 812, 2, true}};
 
 /* One answer up to a token in its middle: the text goes on from `text` while the meter runs
  * towards `to`. */
@@ -119,6 +120,64 @@ static void shoot_real(const struct size *size)
     shoot(size, "talk");
 }
 
+static void mix(const char *strengths)
+{
+    char script[300];
+    snprintf(script, sizeof script,
+             "fetch('/v1/steering', {method: 'PUT', headers: {'Content-Type': 'application/json'},"
+             " body: JSON.stringify({vectors: %s})})",
+             strengths);
+    page_run(&page, script);
+}
+
+static void shoot_tab(const struct size *size, const char *tab, const char *ready)
+{
+    char script[200];
+    snprintf(script, sizeof script,
+             "document.getElementById('studio-open').click();"
+             "document.getElementById('tab-%s').click()",
+             tab);
+    page_run(&page, script);
+    page_wait(&page, ready);
+    shoot(size, tab);
+}
+
+/* The mix and the studio; vectors besides the model's own only if the server has them. */
+static void shoot_studio(const struct size *size)
+{
+    bool more = page_is(&page, "!document.getElementById('mix-add').hidden");
+    if (more) {
+        mix("[{vector: 'gyaru', strength: 12}, {vector: 'teinei', strength: 3}]");
+        page_wait(&page, "document.querySelectorAll('.mix-row').length === 1");
+    }
+    ask_real("好きな食べ物は？", 3);
+    shoot(size, "mix");
+    shoot_tab(size, "persona", "document.querySelectorAll('.persona').length > 1");
+    page_run(&page, "document.querySelectorAll('.persona')[1].click()");
+    shoot(size, "persona");
+    page_run(&page, "document.querySelectorAll('.persona')[0].click()");
+    shoot_tab(size, "vectors", "document.querySelectorAll('.vector').length > 0");
+    page_run(&page, "document.querySelector('.vector-details').open = true");
+    page_wait(&page, "document.querySelector('.vector-details svg') !== null");
+    shoot(size, "vectors");
+    page_run(&page, "const field = document.getElementById('knob-temperature'); field.value = 0.9;"
+                    "field.dispatchEvent(new Event('change'))");
+    shoot_tab(size, "sampling", "document.querySelectorAll('.knob').length > 0");
+    page_run(&page, "document.getElementById('sampling-reset').click()");
+    shoot_tab(size, "reports", "document.querySelectorAll('#reports li').length > 0");
+    if (page_is(&page, "document.querySelector('.report') !== null")) {
+        page_run(&page, "document.querySelector('.report button').click()");
+        shoot(size, "report");
+        page_run(&page, "document.getElementById('report-close').click()");
+    }
+    shoot_tab(size, "save", "document.getElementById('save-summary').textContent !== ''");
+    page_run(&page, "document.getElementById('studio-close').click()");
+    page_run(&page, "document.getElementById('language').click()");
+    shoot(size, "english");
+    page_run(&page, "document.getElementById('language').click()");
+    mix("[{vector: 'gyaru', strength: 12}]");
+}
+
 static void shoot_played(const struct size *size)
 {
     static const char model[] =
@@ -154,6 +213,7 @@ static void test_shots(void **state)
         if (webdriver_size(&page.driver, size->width, size->height, size->scale, size->touch, &err))
             fail_msg("%s", err.text);
         shoot_real(size);
+        shoot_studio(size);
         shoot_played(size);
     }
 }

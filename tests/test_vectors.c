@@ -4,10 +4,10 @@
  */
 #include "base/clock.h"
 #include "base/file.h"
-#include "steer/vector.h"
 #include "support/api_client.h"
 #include "support/scratch.h"
 #include "support/test_server.h"
+#include "support/vector_folder.h"
 #include "support/ws_client.h"
 
 #include <setjmp.h>
@@ -24,62 +24,17 @@
 
 #include <cmocka.h>
 
-#define CHAT    "/v1/chat/completions"
-#define HELLO   "\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]"
-#define HIDDEN  64
-#define SLOTS   4
-#define SAKURA  "さくら"
-#define VECTORS "vectors"
+#define CHAT   "/v1/chat/completions"
+#define HELLO  "\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]"
+#define HIDDEN 64
+#define SLOTS  4
+#define SAKURA "さくら"
 
 static struct test_server shared;
-static char fingerprint[65];
+static const char *fingerprint;
 static struct gyaru_error err;
 
 /* ---- the folder ----------------------------------------------------------------------------- */
-
-static const char *vector_path(const char *name)
-{
-    char file[200];
-    snprintf(file, sizeof file, VECTORS "/%s.safetensors", name);
-    return scratch_path(file);
-}
-
-/* Directions at layers 1 and 2 that `seed` names; NULL: no fingerprint. */
-static void write_vector(const char *name, int hidden, const char *model, unsigned seed)
-{
-    struct gyaru_vector *v;
-    char *warning = NULL;
-    float direction[128];
-    assert_int_equal(vector_new(hidden, HOOK_RESID_POST, &v, &err), 0);
-    for (int layer = 1; layer <= 2; layer++) {
-        for (int i = 0; i < hidden; i++) {
-            seed = seed * 1664525u + 1013904223u;
-            direction[i] = 0.25f * ((float)(seed >> 8) / (float)(1 << 23) - 1);
-        }
-        assert_int_equal(vector_set_direction(v, layer, direction, &err), 0);
-    }
-    if (model)
-        assert_int_equal(vector_set_metadata(v, "model_fingerprint", model, &err), 0);
-    assert_int_equal(vector_set_metadata(v, "recommended_strength", "8", &err), 0);
-    if (vector_save(v, vector_path(name), &warning, &err))
-        fail_msg("%s", err.text);
-    free(warning);
-    gyaru_vector_close(v);
-}
-
-static void read_fingerprint(void)
-{
-    char *text;
-    struct gyaru_model_options options;
-    gyaru_model_options_init(&options);
-    assert_int_equal(gyaru_inspect(test_model_dir(), &options, &text, &err), 0);
-    json_t *json = json_loads(text, 0, NULL);
-    snprintf(fingerprint, sizeof fingerprint, "%s",
-             json_string_value(json_object_get(json, "fingerprint")));
-    json_decref(json);
-    free(text);
-    assert_int_equal(strlen(fingerprint), 64);
-}
 
 static void write_reports(void)
 {
@@ -97,20 +52,20 @@ static void write_reports(void)
 static int start_shared(void **state)
 {
     char folder[300], reports[300];
-    read_fingerprint();
-    snprintf(folder, sizeof folder, "%s", scratch_path(VECTORS));
+    fingerprint = vector_folder_fingerprint();
+    snprintf(folder, sizeof folder, "%s", scratch_path(VECTOR_FOLDER));
     snprintf(reports, sizeof reports, "%s", scratch_path("reports"));
-    assert_int_equal(file_make_dirs(folder, &err), 0);
-    write_vector("soft", HIDDEN, fingerprint, 1);
-    write_vector("loud", HIDDEN, fingerprint, 2);
-    write_vector("calm", HIDDEN, fingerprint, 3);
-    write_vector("keen", HIDDEN, fingerprint, 4);
-    write_vector(SAKURA, HIDDEN, NULL, 5);
-    write_vector("other", HIDDEN, "00000000000000000000000000000000", 6);
-    write_vector("wide", 128, fingerprint, 7);
-    scratch_write(VECTORS "/broken.safetensors", "no vector", 9);
-    scratch_write(VECTORS "/notes.txt", "no vector", 9);
-    scratch_write(VECTORS "/.hidden.safetensors", "no vector", 9);
+    vector_folder_make();
+    vector_folder_write("soft", HIDDEN, fingerprint, 1);
+    vector_folder_write("loud", HIDDEN, fingerprint, 2);
+    vector_folder_write("calm", HIDDEN, fingerprint, 3);
+    vector_folder_write("keen", HIDDEN, fingerprint, 4);
+    vector_folder_write(SAKURA, HIDDEN, NULL, 5);
+    vector_folder_write("other", HIDDEN, "00000000000000000000000000000000", 6);
+    vector_folder_write("wide", 128, fingerprint, 7);
+    scratch_write(VECTOR_FOLDER "/broken.safetensors", "no vector", 9);
+    scratch_write(VECTOR_FOLDER "/notes.txt", "no vector", 9);
+    scratch_write(VECTOR_FOLDER "/.hidden.safetensors", "no vector", 9);
     write_reports();
     const char *const options[] = {"--vectors", folder,         "--reports", reports, "--sessions",
                                    "4",         "--max-tokens", "64",        NULL};
@@ -235,7 +190,7 @@ static void all_are_listed_with_what_they_are(void **state)
     const json_t *soft = entry(list, "soft");
     assert_true(ws_number(soft, "layer") == 2 && ws_number(soft, "layer_min") == 1);
     assert_true(ws_number(soft, "recommended_strength") == 8);
-    assert_true(json_is_null(json_object_get(soft, "max_strength")));
+    assert_true(ws_number(soft, "max_strength") == 20);
     assert_true(json_is_null(json_object_get(soft, "strength")));
     assert_true(ws_number(json_array_get(list, 0), "strength") == 5);
     json_decref(list);
@@ -566,7 +521,7 @@ static bool listed(const char *name)
 static void a_new_file_is_usable_without_a_restart(void **state)
 {
     struct ws_client *ws = ws_connect(shared.port, NULL);
-    write_vector("newest", HIDDEN, fingerprint, 11);
+    vector_folder_write("newest", HIDDEN, fingerprint, 11);
     assert_false(listed("newest"));
     reload();
     json_decref(ws_wait(ws, "vectors_changed"));
@@ -575,7 +530,7 @@ static void a_new_file_is_usable_without_a_restart(void **state)
     put("{\"vector\":\"newest\",\"strength\":15}", 200);
 
     /* Another vector in the same file: the live mix takes it up. */
-    write_vector("newest", HIDDEN, fingerprint, 12);
+    vector_folder_write("newest", HIDDEN, fingerprint, 12);
     reload();
     char *second = say("{\"vector\":\"newest\",\"strength\":15}", NULL);
     assert_string_not_equal(first, second);
@@ -584,14 +539,14 @@ static void a_new_file_is_usable_without_a_restart(void **state)
     json_decref(list);
 
     /* A file of another model takes it out of the mix. */
-    write_vector("newest", HIDDEN, "1111", 12);
+    vector_folder_write("newest", HIDDEN, "1111", 12);
     reload();
     list = list_vectors();
     assert_true(json_is_null(json_object_get(entry(list, "newest"), "strength")));
     assert_true(ws_number(entry(list, "vector"), "strength") == 5);
     json_decref(list);
 
-    assert_int_equal(unlink(vector_path("newest")), 0);
+    assert_int_equal(unlink(vector_folder_path("newest")), 0);
     reload();
     assert_false(listed("newest"));
     free(first);
@@ -601,13 +556,13 @@ static void a_new_file_is_usable_without_a_restart(void **state)
 
 static void sighup_reads_the_folder_again(void **state)
 {
-    write_vector("hangup", HIDDEN, fingerprint, 13);
+    vector_folder_write("hangup", HIDDEN, fingerprint, 13);
     assert_int_equal(kill(shared.pid, SIGHUP), 0);
     for (double end = clock_seconds() + 10; !listed("hangup");) {
         assert_true(clock_seconds() < end);
         nanosleep(&(struct timespec){0, 5000000}, NULL);
     }
-    assert_int_equal(unlink(vector_path("hangup")), 0);
+    assert_int_equal(unlink(vector_folder_path("hangup")), 0);
     reload();
     assert_false(listed("hangup"));
 }
@@ -648,7 +603,7 @@ static char *end_stream(int fd)
 static void running_answers_are_not_disturbed(void **state)
 {
     static const char wanted[] = "{\"vector\":\"fleeting\",\"strength\":12}";
-    write_vector("fleeting", HIDDEN, fingerprint, 21);
+    vector_folder_write("fleeting", HIDDEN, fingerprint, 21);
     reload();
     char *alone = end_stream(begin_stream(wanted));
     for (unsigned round = 0; round < 6; round++) {
@@ -656,9 +611,9 @@ static void running_answers_are_not_disturbed(void **state)
         for (int i = 0; i < SLOTS; i++)
             fds[i] = begin_stream(wanted);
         if (round % 2)
-            unlink(vector_path("fleeting"));
+            unlink(vector_folder_path("fleeting"));
         else
-            write_vector("fleeting", HIDDEN, fingerprint, 100 + round);
+            vector_folder_write("fleeting", HIDDEN, fingerprint, 100 + round);
         reload();
         for (int i = 0; i < SLOTS; i++) {
             char *text = end_stream(fds[i]);
@@ -669,10 +624,10 @@ static void running_answers_are_not_disturbed(void **state)
                    "{\"max_tokens\":1,\"steering\":{\"vector\":\"fleeting\",\"strength\":1}," HELLO
                    "}",
                    round % 2 ? 400 : 200);
-        write_vector("fleeting", HIDDEN, fingerprint, 21);
+        vector_folder_write("fleeting", HIDDEN, fingerprint, 21);
         reload();
     }
-    unlink(vector_path("fleeting"));
+    unlink(vector_folder_path("fleeting"));
     reload();
     free(alone);
 }

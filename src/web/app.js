@@ -1,21 +1,28 @@
 /*
  * app.js - the page's centre: connects the parts, runs the protocol of /ws.
  *
- * Server events: hello, prefill, token, gauge, strength_updated, done, error. The original's
- * server sends no hello and only `value` in gauge: everything else here is optional.
+ * Server events: hello, prefill, token, gauge, strength_updated, system_updated, vectors_changed,
+ * done, error. The original's server sends no hello and only `value` in gauge: everything else here
+ * is optional.
  */
 import {Answer} from './answer.js';
 import {Chart, Series} from './chart.js';
 import {Connection} from './connection.js';
 import {Conversation, jsonBytes} from './conversation.js';
+import {Export} from './export.js';
 import {Log} from './log.js';
 import {Meter} from './meter.js';
+import {Mixer} from './mixer.js';
+import {Persona} from './persona.js';
+import {Reports} from './reports.js';
+import {Sampling} from './sampling.js';
 import {Strength} from './strength.js';
 import {initLanguage, onLanguage, t} from './strings.js';
+import {setNotice} from './studio.js';
 
 const CANCEL_PATIENCE = 4000; /* ms of silence after which a cancelled answer is over anyway */
 const MESSAGE_BYTES = 65536; /* what a server takes unless its hello says otherwise */
-const MESSAGE_FRAME = 256; /* bytes of a message besides content and history */
+const MESSAGE_FRAME = 512; /* bytes of a message besides content and history */
 
 const $ = (id) => document.getElementById(id);
 
@@ -33,9 +40,24 @@ let linkState = ['connecting', null];
 let hello = null; /* the server's last one */
 
 const connection = new Connection({onState: linkChanged, onMessage: receive});
+const send = (message) => connection.send(message);
+const mixer = new Mixer({send, notify});
 const strength = new Strength({
-    send: (value) => connection.send({type: 'update_strength', value}),
-    onChange: () => {},
+    send: (value) => send({type: 'update_strength', value}),
+    onChange: (value) => mixer.setStrength(value),
+});
+const persona = new Persona({send});
+const sampling = new Sampling();
+new Reports();
+new Export({
+    turns: () => conversation.turns,
+    about: () => ({
+        model: hello?.model,
+        vectors: mixer.mix,
+        persona: persona.chosen.system
+            ? {name: persona.chosen.name, system: persona.chosen.system} : null,
+        sampling: {...sampling.defaults, ...sampling.set},
+    }),
 });
 
 /* ---- what the server says ---- */
@@ -47,6 +69,11 @@ const handlers = {
         chart.setRange(message.strength_min, message.strength_max);
         strength.connected(message.strength);
         meter.setLayer(message.gauge_layer);
+        mixer.setRange(message.strength_min, message.strength_max);
+        mixer.receive(message.vectors ?? []);
+        mixer.fetch();
+        persona.connected(message.system);
+        sampling.connected(message.sampling);
         messageBytes = message.max_message_bytes ?? MESSAGE_BYTES;
         hello = message;
         showModel();
@@ -83,6 +110,21 @@ const handlers = {
     strength_updated(message)
     {
         strength.receive(message.value);
+        if (!Array.isArray(message.vectors))
+            return;
+        mixer.receive(message.vectors);
+        hello = {...hello, vector: message.vector, fingerprint: message.fingerprint};
+        showModel();
+        if (!answer)
+            meter.setLayer(message.gauge_layer);
+    },
+    system_updated()
+    {
+        persona.updated();
+    },
+    vectors_changed()
+    {
+        mixer.fetch();
     },
     done(message)
     {
@@ -130,6 +172,8 @@ function ask(text)
     const {turns, forgotten} = conversation.history(room);
     if (historyOwed && turns.length)
         message.history = turns;
+    if (sampling.message)
+        message.sampling = sampling.message;
     if (!connection.send(message)) {
         notify(t('notConnected'));
         return false;
@@ -292,6 +336,7 @@ function notify(text)
 {
     $('notice').hidden = text === '';
     $('notice-text').textContent = text;
+    setNotice(text);
 }
 
 /* ---- what the user does ---- */
@@ -327,7 +372,8 @@ function listen()
         submit();
     });
     document.addEventListener('keydown', (event) => {
-        if (event.key === 'Escape' && !event.isComposing && !$('reset-dialog').open)
+        if (event.key === 'Escape' && !event.isComposing
+            && !document.querySelector('dialog[open]'))
             cancel();
     });
     $('cancel').addEventListener('click', cancel);

@@ -1,7 +1,8 @@
 /*
  * chart.js - meter and strength over the tokens of one answer, on a canvas.
  *
- * Left scale: raw cosine, the line coloured by its range. Right scale: strength, a stepped line.
+ * Left scale: raw cosine, the line coloured by its range. Right scale: strength, a stepped line. A
+ * thin line is the calibrated meter, 0 to 1 over the whole height.
  * Series is the data (pushed per token); the chart draws whichever series it was given, once per
  * animation frame at most.
  */
@@ -125,6 +126,7 @@ export class Chart {
             this.drawScales(c, box, yMeter, yStrength);
         if (this.series.length) {
             this.drawStrength(c, x, yStrength);
+            this.drawCalibrated(c, x, box);
             this.drawMeter(c, x, yMeter);
         }
     }
@@ -175,6 +177,23 @@ export class Chart {
             c.lineTo(x(0) + 3, y(values[0]));
         c.stroke();
         c.setLineDash([]);
+    }
+
+    drawCalibrated(c, x, box)
+    {
+        const values = this.series.calibrated;
+        c.strokeStyle = this.colour('calibrated');
+        c.lineWidth = 1.25;
+        c.lineJoin = 'round';
+        c.globalAlpha = 0.6;
+        c.beginPath();
+        for (const [i, value] of values.entries()) {
+            const part = Math.min(Math.max(value, 0), 1);
+            if (Number.isFinite(value))
+                c.lineTo(x(i), box.bottom - (box.bottom - box.top) * part);
+        }
+        c.stroke();
+        c.globalAlpha = 1;
     }
 
     /* One path per run of tokens in the same range, each joined to the token before it. */

@@ -1,8 +1,8 @@
 /*
  * conversation.js - what was said, kept in the tab's sessionStorage so that a reload loses nothing.
  *
- * A turn is {role: 'user'|'assistant', content, note}; `note` of an answer says how it went
- * (see answer.js) and never leaves the page. The server keeps a conversation per connection, so
+ * A turn is {role: 'user'|'assistant', content, note, at}; `note` of an answer says how it went
+ * (see answer.js), `at` when it was said (ms since 1970); both never leave the page. The server keeps a conversation per connection, so
  * the turns travel as `history` with the first message of each new one.
  */
 
@@ -23,7 +23,7 @@ export class Conversation {
 
     add(role, content, note = null)
     {
-        this.turns.push({role, content, note});
+        this.turns.push({role, content, note, at: Date.now()});
         return this.save();
     }
 

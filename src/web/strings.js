@@ -134,7 +134,7 @@ const tables = {
         calibrated: 'Calibrated',
         calibratedHint: 'The meter without what was injected',
 
-        chart: 'This answer over time',
+        chart: 'This answer',
         keyMeter: 'Meter',
         keyStrength: 'Strength',
         chartEmpty: 'Meter and strength are drawn here once an answer starts.',
