@@ -122,32 +122,44 @@ int server_process_start(struct server_process *server, int port, const char *co
     return -1;
 }
 
-int server_process_slow_down(struct server_process *server, struct gyaru_error *err)
+pid_t process_slow_down(pid_t pid, long pause, struct gyaru_error *err)
 {
     pid_t brake = fork();
     if (brake < 0)
         return error_errno(err, "a process", "starting");
     if (brake == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
-        while (!kill(server->pid, SIGSTOP)) {
-            pause_ms(60);
-            kill(server->pid, SIGCONT);
+        while (!kill(pid, SIGSTOP)) {
+            pause_ms(pause);
+            kill(pid, SIGCONT);
             nanosleep(&(struct timespec){0, 500000}, NULL);
         }
         _exit(0);
     }
+    return brake;
+}
+
+void process_speed_up(pid_t brake, pid_t pid)
+{
+    kill(brake, SIGKILL);
+    waitpid(brake, NULL, 0);
+    kill(pid, SIGCONT);
+}
+
+int server_process_slow_down(struct server_process *server, struct gyaru_error *err)
+{
+    pid_t brake = process_slow_down(server->pid, 60, err);
+    if (brake < 0)
+        return -1;
     server->brake = brake;
     return 0;
 }
 
 void server_process_speed_up(struct server_process *server)
 {
-    if (!server->brake)
-        return;
-    kill(server->brake, SIGKILL);
-    waitpid(server->brake, NULL, 0);
+    if (server->brake)
+        process_speed_up(server->brake, server->pid);
     server->brake = 0;
-    kill(server->pid, SIGCONT);
 }
 
 int server_process_stop(struct server_process *server)

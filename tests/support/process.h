@@ -18,6 +18,11 @@ int process_start(const char *const argv[], const char *log, pid_t *pid, struct 
 /* SIGTERM, after ten seconds SIGKILL. The exit status, or -1 if it was killed by a signal. */
 int process_stop(pid_t pid);
 
+/* Lets a program run for half a millisecond at a time only, with pauses between; ends with
+ * process_speed_up(). The number to give it, -1 with err on failure. */
+pid_t process_slow_down(pid_t pid, long pause_ms, struct gyaru_error *err);
+void process_speed_up(pid_t brake, pid_t pid);
+
 /* `gyaru serve` of this build. */
 struct server_process {
     pid_t pid;   /* 0: not running */
