@@ -18,5 +18,5 @@ server_pid() {
 
 # The address that the server printed into its log.
 server_address() {
-    sed -n 's/.* listening on \(http:[^,]*\),.*/\1/p' run/server.log | tail -n 1
+    sed -n 's/.*listening"*[ ,]"*url["=:]*\(http:[^" ]*\).*/\1/p' run/server.log | tail -n 1
 }

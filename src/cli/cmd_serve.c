@@ -27,7 +27,10 @@ struct serve {
     char *own_vector; /* owned: the model's own */
     int port, sessions, waiting, connections, message_bytes, body_bytes, ring_events, idle_seconds,
         send_seconds, drain_seconds, ping_seconds, per_address;
+    const char *log_level, *log_format;
+    bool log_content;
     char *key; /* owned; NULL: none */
+    struct log_options log;
     struct loaded_model loaded;
 };
 
@@ -71,6 +74,12 @@ static const struct option_spec serve_options[] = {
      "for running answers after SIGTERM (5)"},
     {0, "ping", OPTION_INT, AT(ping_seconds), 1, 86400, "SECONDS",
      "of silence in a streamed answer before a comment keeps it alive (15)"},
+    {0, "log-level", OPTION_TEXT, AT(log_level), 0, 0, "LEVEL",
+     "what is logged: error, warn, info or debug, each with what is worse (info)"},
+    {0, "log-format", OPTION_TEXT, AT(log_format), 0, 0, "FORMAT",
+     "text, or json: an object a line (text)"},
+    {0, "log-content", OPTION_FLAG, AT(log_content), 0, 0, NULL,
+     "log questions and answers too; without it, what people say stays out of the log"},
     OPTION_END};
 
 static void serve_init(struct serve *serve)
@@ -159,7 +168,7 @@ static int load(void *user, gyaru_progress *progress, void *progress_user, struc
         return error_memory(err, strlen(dir), "a path");
     char *line = loaded_model_line(serve->loaded.model);
     if (line)
-        log_line("loaded: %s", line);
+        log_event(&serve->log, LOG_LEVEL_INFO, "loaded", json_pack("{s:s}", "plan", line));
     free(line);
     *out = (struct server_model){
         .model = serve->loaded.model,
@@ -181,24 +190,44 @@ static void unload(void *user)
 
 /* ---- signals -------------------------------------------------------------------------------- */
 
+struct stopper {
+    struct server *server;
+    const struct log_options *log;
+};
+
 /* SIGHUP reads the vectors again. The first signal of the others stops the server; a second one
  * ends the process in its handler. */
 static void *signal_main(void *arg)
 {
-    struct server *server = arg;
+    struct stopper *stopper = arg;
     while (!interrupt_wait())
-        server_reload(server);
-    log_line("stopping");
-    server_stop(server);
+        server_reload(stopper->server);
+    log_event(stopper->log, LOG_LEVEL_INFO, "stopping", NULL);
+    server_stop(stopper->server);
     return NULL;
 }
 
 /* ---- command -------------------------------------------------------------------------------- */
 
+static int read_log_options(struct serve *serve, struct gyaru_error *err)
+{
+    const char *level = serve->log_level ? serve->log_level : "info";
+    const char *format = serve->log_format ? serve->log_format : "text";
+    int known = log_level_of(level);
+    if (known < 0)
+        return error_set(err, GYARU_USAGE, "--log-level: '%s': expected error, warn, info or debug",
+                         level);
+    if (strcmp(format, "text") && strcmp(format, "json"))
+        return error_set(err, GYARU_USAGE, "--log-format: '%s': expected text or json", format);
+    serve->log =
+        (struct log_options){(enum log_level)known, !strcmp(format, "json"), serve->log_content};
+    return 0;
+}
+
 static int finish_options(struct serve *serve, struct gyaru_error *err)
 {
     struct config *config = &serve->common.config;
-    if (common_options_finish(&serve->common, err))
+    if (common_options_finish(&serve->common, err) || read_log_options(serve, err))
         return -1;
     sampling_options_finish(&serve->sampling, config);
     if (!serve->host)
@@ -249,9 +278,18 @@ static void fill_options(struct serve *serve, struct server_options *options)
     options->idle_seconds = serve->idle_seconds;
     options->send_seconds = serve->send_seconds;
     options->drain_seconds = serve->drain_seconds;
+    options->log = serve->log;
     options->load = load;
     options->unload = unload;
     options->user = serve;
+}
+
+static void log_listening(const struct serve *serve, int port)
+{
+    bool v6 = strchr(serve->host, ':');
+    json_t *url =
+        json_sprintf("http://%s%s%s:%d/", v6 ? "[" : "", serve->host, v6 ? "]" : "", port);
+    log_event(&serve->log, LOG_LEVEL_INFO, "listening", json_pack("{s:o}", "url", url));
 }
 
 static int serve_until_stopped(struct serve *serve, struct gyaru_error *err)
@@ -264,19 +302,18 @@ static int serve_until_stopped(struct serve *serve, struct gyaru_error *err)
     interrupt_catch_hangup();
     if (server_new(&options, &server, err))
         return -1;
-    if (pthread_create(&signals, NULL, signal_main, server)) {
+    struct stopper stopper = {server, &options.log};
+    if (pthread_create(&signals, NULL, signal_main, &stopper)) {
         server_free(server);
         return error_set(err, GYARU_FAILED, "cannot start the signal thread");
     }
-    log_line("listening on http://%s%s%s:%d/, loading the model",
-             strchr(serve->host, ':') ? "[" : "", serve->host, strchr(serve->host, ':') ? "]" : "",
-             server_port(server));
+    log_listening(serve, server_port(server));
     int rc = server_run(server, err);
     pthread_cancel(signals);
     pthread_join(signals, NULL);
     server_free(server);
     if (!rc)
-        log_line("stopped");
+        log_event(&serve->log, LOG_LEVEL_INFO, "stopped", NULL);
     return rc;
 }
 

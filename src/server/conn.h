@@ -21,14 +21,15 @@ struct server {
     struct engine *engine;
     struct lws_context *context;
     struct lws_vhost *vhost;
-    struct lws *listener;   /* NULL once the server stops accepting */
-    int port;               /* as bound */
-    int n_connections;      /* sockets accepted and not yet closed */
-    struct ws *ws_list;     /* all WebSockets */
-    uint64_t next_id;       /* of a WebSocket; from 1 */
-    struct stream *streams; /* all HTTP answers being made */
-    uint64_t next_answer;   /* of an HTTP answer; from 1 */
-    size_t body_bytes;      /* of all request bodies held */
+    lws_retry_bo_t idle_policy; /* of WebSockets */
+    struct lws *listener;       /* NULL once the server stops accepting */
+    int port;                   /* as bound */
+    int n_connections;          /* sockets accepted and not yet closed */
+    struct ws *ws_list;         /* all WebSockets */
+    uint64_t next_id;           /* of a WebSocket; from 1 */
+    struct stream *streams;     /* all HTTP answers being made */
+    uint64_t next_answer;       /* of an HTTP answer; from 1 */
+    size_t body_bytes;          /* of all request bodies held */
     lws_sorted_usec_list_t tick;
     atomic_bool stop, reload; /* set from other threads */
     bool stopping;

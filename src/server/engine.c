@@ -87,21 +87,10 @@ void engine_wake(struct engine *engine)
 
 /* ---- totals --------------------------------------------------------------------------------- */
 
-const double engine_first_bounds[ENGINE_FIRST_BUCKETS] = {0.05, 0.1, 0.25, 0.5, 1, 2, 4, 8, 16, 60};
-
 static void count_token(struct engine *engine, const struct job_event *event, double waited)
 {
     pthread_mutex_lock(&engine->lock);
-    struct engine_totals *totals = &engine->totals;
-    totals->cosine = event->cosine;
-    totals->gauge = event->gauge;
-    if (waited >= 0) {
-        int i = 0;
-        while (i < ENGINE_FIRST_BUCKETS && waited > engine_first_bounds[i])
-            i++;
-        totals->first_counts[i]++;
-        totals->first_seconds += waited;
-    }
+    totals_add_token(&engine->totals, event, waited);
     pthread_mutex_unlock(&engine->lock);
 }
 
@@ -140,6 +129,8 @@ static void report(struct engine *engine, struct slot *slot, const struct gyaru_
             event.tokens_per_second =
                 (float)((double)(slot->n_tokens - 1) / (now - slot->first_token));
     }
+    if (engine->options.log.content)
+        str_append(&slot->said, said->text, said->text_len);
     if (event.kind != JOB_PREFILL || !said->finish)
         job_push_text(slot->job, &event, said->text, said->text_len);
     struct gyaru_error error;
@@ -168,7 +159,8 @@ static size_t prepare_step(struct engine *engine)
 /* A failed step leaves no session to trust: all their answers end with the error. */
 static void fail_all(struct engine *engine, const struct gyaru_error *error)
 {
-    log_line("error: a step failed: %s", error->text);
+    log_event(&engine->options.log, LOG_LEVEL_ERROR, "step_failed",
+              json_pack("{s:s}", "error", error->text));
     for (int i = 0; i < engine->options.sessions; i++) {
         struct slot *slot = &engine->slots[i];
         if (!slot->job)
@@ -253,6 +245,7 @@ static int load(struct engine *engine)
     const struct server_options *options = &engine->options;
     struct steer_mix mix = {0};
     int rc = options->load(options->user, on_progress, engine, &engine->loaded, &error);
+    engine->loaded.vectors.log = &options->log;
     if (!rc && (open_sessions(engine, &error) ||
                 shelf_open(engine->shelf, engine->loaded.model, &engine->loaded.vectors, &error)))
         rc = -1;
@@ -309,7 +302,7 @@ static void cancel_all(struct engine *engine)
     engine->n_queue = 0;
     pthread_mutex_unlock(&engine->lock);
     for (int i = 0; i < n; i++)
-        engine_finish_job(engine, engine->queue[i], GYARU_CANCELLED, NULL);
+        engine_finish_job(engine, engine->queue[i], GYARU_CANCELLED, NULL, NULL);
     for (int i = 0; engine->slots && i < engine->options.sessions; i++) {
         if (engine->slots[i].job)
             engine_finish_slot(engine, &engine->slots[i], GYARU_CANCELLED, NULL);

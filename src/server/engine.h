@@ -46,6 +46,15 @@ struct engine_totals {
 /* Upper bounds of the buckets of first_counts, seconds; the last one has none. */
 extern const double engine_first_bounds[ENGINE_FIRST_BUCKETS];
 
+/* `waited`: seconds from the request to its first token; negative: it is not the first. */
+void totals_add_token(struct engine_totals *totals, const struct job_event *event, double waited);
+void totals_add_answer(struct engine_totals *totals, const struct job_end *end);
+
+/* A line on an answer that ended, `seconds` after it was asked for. `text` is what was said (NULL:
+ * not kept), for logs with content. */
+void engine_log_answer(const struct log_options *log, const struct job *job, double seconds,
+                       const char *text);
+
 struct engine;
 
 /* Starts the thread, which begins to load; it fills the shelf and does not touch it once the state

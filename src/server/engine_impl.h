@@ -19,6 +19,7 @@ struct slot {
     double first_token; /* seconds, clock */
     uint64_t version;   /* of the live steering that the session has */
     struct claim claim; /* of the job's own mix, or of the live one */
+    struct str said;    /* the answer so far, if the log is to have it */
 };
 
 struct engine {
@@ -55,9 +56,10 @@ struct engine {
     struct gyaru_event *step_events;      /* [options.sessions] */
 };
 
-/* Ends the job: failed with an error, else as `finish` says. */
+/* Ends the job: failed with an error, else as `finish` says. `text`: what was said, NULL if it is
+ * not kept. */
 void engine_finish_job(struct engine *engine, struct job *job, enum gyaru_finish finish,
-                       const struct gyaru_error *error);
+                       const struct gyaru_error *error, const char *text);
 
 /* The same for a running one, whose slot is free then. */
 void engine_finish_slot(struct engine *engine, struct slot *slot, enum gyaru_finish finish,

@@ -3,6 +3,7 @@
  */
 #include "server/engine_impl.h"
 
+#include "base/clock.h"
 #include "talk/prompt.h"
 
 #include <stdlib.h>
@@ -10,22 +11,8 @@
 
 /* ---- the end -------------------------------------------------------------------------------- */
 
-static void count_end(struct engine_totals *totals, const struct job_end *end)
-{
-    uint64_t *how = end->failed                      ? &totals->failed
-                    : end->finish == GYARU_CANCELLED ? &totals->cancelled
-                    : end->finish == GYARU_LENGTH    ? &totals->cut
-                                                     : &totals->stopped;
-    ++*how;
-    totals->prompt_tokens += end->timings.n_prompt;
-    totals->cached_tokens += end->timings.n_cached;
-    totals->generated_tokens += end->timings.n_generated;
-    totals->prefill_seconds += end->timings.prefill_seconds;
-    totals->decode_seconds += end->timings.decode_seconds;
-}
-
 void engine_finish_job(struct engine *engine, struct job *job, enum gyaru_finish finish,
-                       const struct gyaru_error *error)
+                       const struct gyaru_error *error, const char *text)
 {
     job->end.finish = finish;
     if (error) {
@@ -33,8 +20,9 @@ void engine_finish_job(struct engine *engine, struct job *job, enum gyaru_finish
         job->end.error = *error;
     }
     pthread_mutex_lock(&engine->lock);
-    count_end(&engine->totals, &job->end);
+    totals_add_answer(&engine->totals, &job->end);
     pthread_mutex_unlock(&engine->lock);
+    engine_log_answer(&engine->options.log, job, clock_seconds() - job->submitted, text);
     job_push_end(job);
     job_unref(job);
 }
@@ -50,7 +38,8 @@ void engine_finish_slot(struct engine *engine, struct slot *slot, enum gyaru_fin
     pthread_mutex_lock(&engine->lock);
     engine->n_running--;
     pthread_mutex_unlock(&engine->lock);
-    engine_finish_job(engine, job, finish, error);
+    engine_finish_job(engine, job, finish, error, slot->said.data);
+    str_release(&slot->said);
 }
 
 /* The free slot for this prompt: the one that holds the longest part of it under the same steering,
@@ -209,7 +198,7 @@ void engine_start_jobs(struct engine *engine)
     while ((job = take_job(engine, &cancelled))) {
         struct gyaru_error error;
         if (cancelled) {
-            engine_finish_job(engine, job, GYARU_CANCELLED, NULL);
+            engine_finish_job(engine, job, GYARU_CANCELLED, NULL, NULL);
             continue;
         }
         enum claim_result started = start_job(engine, job, &error);
@@ -221,7 +210,7 @@ void engine_start_jobs(struct engine *engine)
             pthread_mutex_lock(&engine->lock);
             engine->n_running--;
             pthread_mutex_unlock(&engine->lock);
-            engine_finish_job(engine, job, GYARU_STOP, &error);
+            engine_finish_job(engine, job, GYARU_STOP, &error, NULL);
         }
         engine->notify(engine->user);
     }

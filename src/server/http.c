@@ -48,6 +48,35 @@ static struct server *server_of(struct lws *wsi)
     return lws_context_user(lws_get_context(wsi));
 }
 
+static const struct {
+    enum lws_token_indexes token;
+    const char *name;
+} methods[] = {
+    {WSI_TOKEN_GET_URI, "GET"},         {WSI_TOKEN_HEAD_URI, "HEAD"},
+    {WSI_TOKEN_POST_URI, "POST"},       {WSI_TOKEN_PUT_URI, "PUT"},
+    {WSI_TOKEN_PATCH_URI, "PATCH"},     {WSI_TOKEN_DELETE_URI, "DELETE"},
+    {WSI_TOKEN_OPTIONS_URI, "OPTIONS"},
+};
+
+/* The path without its query, where a key may stand. */
+static void log_request(const struct server *server, struct lws *wsi, unsigned status)
+{
+    char path[HEADER_MAX], address[64];
+    if (server->options.log.level < LOG_LEVEL_DEBUG)
+        return;
+    lws_get_peer_simple(wsi, address, sizeof address);
+    for (size_t i = 0; i < sizeof methods / sizeof methods[0]; i++) {
+        if (lws_hdr_copy(wsi, path, sizeof path, methods[i].token) <= 0)
+            continue;
+        /* Bytes that are no UTF-8 make the field, not the line, fail. */
+        json_t *fields = json_pack("{s:s,s:i,s:s}", "method", methods[i].name, "status",
+                                   (int)status, "address", address);
+        json_object_set_new(fields, "path", json_string(path));
+        log_event(&server->options.log, LOG_LEVEL_DEBUG, "request", fields);
+        return;
+    }
+}
+
 static int add_header(struct lws *wsi, const char *name, const char *value, uint8_t **p,
                       uint8_t *end)
 {
@@ -93,6 +122,7 @@ static int write_head(struct lws *wsi, const struct http_answer *answer, const c
 
 int http_head(struct conn *conn, struct lws *wsi, const struct http_answer *answer)
 {
+    log_request(server_of(wsi), wsi, answer->status);
     return write_head(wsi, answer, conn->exchange.origin, conn->exchange.close);
 }
 
@@ -289,16 +319,6 @@ static bool bad_body(struct server *server, struct conn *conn, struct lws *wsi, 
 }
 
 /* ---- dispatch ------------------------------------------------------------------------------- */
-
-static const struct {
-    enum lws_token_indexes token;
-    const char *name;
-} methods[] = {
-    {WSI_TOKEN_GET_URI, "GET"},         {WSI_TOKEN_HEAD_URI, "HEAD"},
-    {WSI_TOKEN_POST_URI, "POST"},       {WSI_TOKEN_PUT_URI, "PUT"},
-    {WSI_TOKEN_PATCH_URI, "PATCH"},     {WSI_TOKEN_DELETE_URI, "DELETE"},
-    {WSI_TOKEN_OPTIONS_URI, "OPTIONS"},
-};
 
 static const char *method_of(struct lws *wsi)
 {

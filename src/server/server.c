@@ -28,7 +28,6 @@
 #define SEND_BUFFER  (128 << 10) /* bytes of kernel memory for a slow reader, at most */
 #define HEADER_BYTES 8192        /* of one request */
 
-#define PING_SECONDS  30
 #define CLOSE_SECONDS 1 /* for close frames, at the very end */
 
 void server_options_init(struct server_options *options)
@@ -48,6 +47,7 @@ void server_options_init(struct server_options *options)
         .drain_seconds = 5,
         .ping_seconds = 15,
         .per_address = 16,
+        .log = {.level = LOG_LEVEL_INFO},
     };
 }
 
@@ -225,14 +225,12 @@ static const struct lws_protocols protocols[] = {
     {NULL, NULL, 0, 0, 0, NULL, 0},
 };
 
-static const lws_retry_bo_t idle_policy = {
-    .secs_since_valid_ping = PING_SECONDS,
-    .secs_since_valid_hangup = 2 * PING_SECONDS,
-};
-
 static void lws_log(int level, const char *line)
 {
-    log_line("libwebsockets: %.*s", (int)strcspn(line, "\n"), line);
+    /* The library hands over no state of ours. */
+    static const struct log_options plain = {.level = LOG_LEVEL_ERROR};
+    log_event(&plain, LOG_LEVEL_ERROR, "libwebsockets",
+              json_pack("{s:s%}", "message", line, strcspn(line, "\n")));
 }
 
 /* ---- life ----------------------------------------------------------------------------------- */
@@ -246,6 +244,10 @@ static void on_news(void *user)
 
 static int open_context(struct server *server, struct gyaru_error *err)
 {
+    /* A WebSocket that says nothing is pinged; one that then says nothing either is gone. */
+    unsigned ping = 2 * (unsigned)server->options.ping_seconds;
+    server->idle_policy.secs_since_valid_ping = (uint16_t)(ping < 20000 ? ping : 20000);
+    server->idle_policy.secs_since_valid_hangup = 2 * server->idle_policy.secs_since_valid_ping;
     struct lws_context_creation_info info = {
         .port = CONTEXT_PORT_NO_LISTEN_SERVER,
         .protocols = protocols,
@@ -260,7 +262,7 @@ static int open_context(struct server *server, struct gyaru_error *err)
         .keepalive_timeout = server->options.idle_seconds,
         .timeout_secs = (unsigned)server->options.idle_seconds,
         .timeout_secs_ah_idle = (unsigned)server->options.idle_seconds,
-        .retry_and_idle_policy = &idle_policy,
+        .retry_and_idle_policy = &server->idle_policy,
         .vhost_name = "gyaru",
     };
     server->context = lws_create_context(&info);
@@ -392,13 +394,15 @@ static void log_ready(struct server *server, const struct engine_info *info)
     const struct shelf *shelf = &server->shelf;
     struct steer_mix mix;
     steering_copy(&server->steering, &mix);
-    log_line("ready: %s on %s, vector %s", info->model_name, info->device,
-             mix.n ? mix.parts[0].vector->name : "none");
-    if (mix.n && mix.parts[0].vector->reason)
-        log_line("warning: %s", mix.parts[0].vector->reason);
+    const struct shelf_vector *main = mix.n ? mix.parts[0].vector : NULL;
+    log_event(&server->options.log, LOG_LEVEL_INFO, "ready",
+              json_pack("{s:s,s:s,s:s?,s:I,s:f}", "model", info->model_name, "device", info->device,
+                        "vector", main ? main->name : NULL, "vectors", (json_int_t)shelf->n,
+                        "load_seconds", info->load_seconds));
+    if (main && main->reason)
+        log_event(&server->options.log, LOG_LEVEL_WARN, "vector_unverified",
+                  json_pack("{s:s,s:s}", "vector", main->name, "reason", main->reason));
     mix_release(&mix);
-    if (shelf->n > 1)
-        log_line("vectors: %zu", shelf->n);
 }
 
 int server_run(struct server *server, struct gyaru_error *err)
@@ -420,7 +424,8 @@ int server_run(struct server *server, struct gyaru_error *err)
         if (state == ENGINE_READY && atomic_exchange(&server->reload, false)) {
             struct gyaru_error why;
             if (vectors_reload(server, &why))
-                log_line("error: %s", why.text);
+                log_event(&server->options.log, LOG_LEVEL_ERROR, "vectors_unread",
+                          json_pack("{s:s}", "error", why.text));
         }
         if (stop && !server->stopping) {
             begin_stop(server);

@@ -14,6 +14,7 @@
 #ifndef SERVER_SERVER_H
 #define SERVER_SERVER_H
 
+#include "server/log.h"
 #include "server/shelf.h"
 
 /* What load() hands over; the strings live until unload(). No vector is attached yet. */
@@ -35,6 +36,7 @@ struct server_options {
     const char *personas;     /* file of system prompts by name; NULL: none */
     int max_tokens;           /* of an answer; 0: what the context leaves */
     int sessions;             /* answers at a time */
+    struct log_options log;
 
     /* Limits; each has a default from server_options_init(). */
     int waiting;          /* requests that may wait for a session */
@@ -46,7 +48,8 @@ struct server_options {
     int idle_seconds;     /* a silent HTTP connection is closed */
     int send_seconds;     /* a reader that takes nothing is closed */
     int drain_seconds;    /* for running answers after server_stop() */
-    int ping_seconds;     /* of silence in a streamed answer before a comment is sent */
+    int ping_seconds;     /* of silence in a streamed answer before a comment is sent; twice as long
+                             before a WebSocket is pinged */
     int per_address;      /* HTTP answers that run or wait for one client address */
 
     /* Called once each, in the engine thread. */

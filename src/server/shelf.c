@@ -4,7 +4,6 @@
 #include "base/file.h"
 #include "base/json.h"
 #include "base/str.h"
-#include "server/log.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -182,10 +181,13 @@ static int add(struct reading *r, const char *path, const struct stat *stat,
     struct shelf_vector *first = find(r->vectors, r->n, entry->name);
     if (first || r->n == SHELF_MAX) {
         if (!first)
-            log_line("warning: vector '%s' is left out: there are %d already", entry->name,
-                     SHELF_MAX);
+            log_event(
+                r->shelf->sources.log, LOG_LEVEL_WARN, "vector_left_out",
+                json_pack("{s:s,s:s}", "vector", entry->name, "reason", "there are too many"));
         else if (first->stat.st_dev != stat->st_dev || first->stat.st_ino != stat->st_ino)
-            log_line("warning: a second vector of the name '%s' is left out", entry->name);
+            log_event(r->shelf->sources.log, LOG_LEVEL_WARN, "vector_left_out",
+                      json_pack("{s:s,s:s}", "vector", entry->name, "reason",
+                                "the name is another one's"));
         shelf_unref(entry);
         return 0;
     }

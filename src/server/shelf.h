@@ -11,6 +11,7 @@
 #define SERVER_SHELF_H
 
 #include "base/error.h"
+#include "server/log.h"
 
 #include <jansson.h>
 #include <stdatomic.h>
@@ -49,6 +50,7 @@ struct shelf_sources {
     struct gyaru_attach_options main_options; /* for that one alone */
     const char *folder;                       /* NULL: none; it may be missing */
     const char *own;                          /* the model's own; NULL: none; it may be missing */
+    const struct log_options *log;            /* outlives the shelf */
 };
 
 struct shelf {

@@ -1,8 +1,6 @@
 /* steering.c - see steering.h; what clients send is read in steering_json.c. */
 #include "server/steering.h"
 
-#include "server/log.h"
-
 #include <string.h>
 
 /* ---- mixes ---------------------------------------------------------------------------------- */
@@ -112,8 +110,9 @@ void steering_renew(struct steering *steering, const struct shelf *shelf)
         struct steer_part part = old.parts[i];
         struct shelf_vector *now = shelf_find(shelf, part.vector->name);
         if (!now || !shelf_usable(now)) {
-            log_line("warning: vector '%s' steers no more: %s", part.vector->name,
-                     now && now->reason ? now->reason : "its file is gone");
+            log_event(shelf->sources.log, LOG_LEVEL_WARN, "vector_lost",
+                      json_pack("{s:s,s:s}", "vector", part.vector->name, "reason",
+                                now && now->reason ? now->reason : "its file is gone"));
             continue;
         }
         part.vector = shelf_ref(now);

@@ -163,7 +163,8 @@ static void want_write(struct stream *s)
 
 static void kill_connection(struct stream *s, const char *why)
 {
-    log_line("answer to %s ended: %s", s->address, why);
+    log_event(&s->server->options.log, LOG_LEVEL_WARN, "closed",
+              json_pack("{s:s,s:s}", "address", s->address, "reason", why));
     job_cancel(s->job);
     engine_wake(s->server->engine);
     lws_set_timeout(s->wsi, PENDING_TIMEOUT_CLOSE_SEND, LWS_TO_KILL_ASYNC);

@@ -15,7 +15,8 @@ int vectors_reload(struct server *server, struct gyaru_error *err)
     bool changed = false;
     if (shelf_reload(&server->shelf, &changed, err))
         return -1;
-    log_line("vectors: read again, %zu there%s", server->shelf.n, changed ? "" : ", as before");
+    log_event(&server->options.log, LOG_LEVEL_INFO, "vectors_read",
+              json_pack("{s:I,s:b}", "vectors", (json_int_t)server->shelf.n, "changed", changed));
     if (!changed)
         return 0;
     server->shelf_version++;
@@ -74,7 +75,8 @@ int api_vectors_reload(struct server *server, struct conn *conn, struct lws *wsi
     if (!engine_info(server->engine) || server->stopping)
         return api_loading(server, conn, wsi);
     if (vectors_reload(server, &error)) {
-        log_line("error: %s", error.text);
+        log_event(&server->options.log, LOG_LEVEL_ERROR, "vectors_unread",
+                  json_pack("{s:s}", "error", error.text));
         return http_error(conn, wsi, 500, "server_error",
                           "the vectors' folder cannot be read; the server's log says why");
     }

@@ -44,6 +44,7 @@ struct ws {
     uint64_t shelf_sent;    /* the same of the vectors there are */
     double blocked_since;   /* seconds, clock: asked for a writable socket; 0: not waiting */
     bool leaving;           /* close with 1001 once everything is sent */
+    bool killed;            /* its end is on the way */
 
     struct conversation conversation;
     struct job *job;   /* the running answer; NULL: none */
@@ -62,7 +63,11 @@ static void want_write(struct ws *ws)
 /* The connection ends without another word: its reader would not take it. */
 static void kill_connection(struct ws *ws, const char *why)
 {
-    log_line("connection %llu closed: %s", (unsigned long long)ws->id, why);
+    if (ws->killed)
+        return;
+    ws->killed = true;
+    log_event(&ws->server->options.log, LOG_LEVEL_WARN, "closed",
+              json_pack("{s:I,s:s}", "socket", (json_int_t)ws->id, "reason", why));
     if (ws->job)
         job_cancel(ws->job);
     lws_set_timeout(ws->wsi, PENDING_TIMEOUT_CLOSE_SEND, LWS_TO_KILL_ASYNC);

@@ -71,12 +71,12 @@ static void dump_log(const char *path)
 void test_server_start(struct test_server *server, bool ready, const char *const *options)
 {
     static int count;
-    char name[32], vector[300], port_file[300], log[300];
+    char name[32], vector[300], port_file[300];
     snprintf(vector, sizeof vector, "%s/vector.safetensors", test_model_dir());
     snprintf(name, sizeof name, "port-%d", ++count);
     snprintf(port_file, sizeof port_file, "%s", scratch_path(name));
     snprintf(name, sizeof name, "log-%d", count);
-    snprintf(log, sizeof log, "%s", scratch_path(name));
+    snprintf(server->log, sizeof server->log, "%s", scratch_path(name));
     const char *args[MAX_ARGS] = {
         "gyaru",   "serve",     "-m", test_model_dir(), "-v",  vector, "--port", "0", "--port-file",
         port_file, "--threads", "1",  "--temp",         "0.9", "-s",   "5"};
@@ -86,11 +86,11 @@ void test_server_start(struct test_server *server, bool ready, const char *const
             fail_msg("too many options");
         args[n++] = *options;
     }
-    server->pid = launch(args, log);
+    server->pid = launch(args, server->log);
     double end = now() + 20;
     while (access(port_file, R_OK)) {
         if (now() > end || waitpid(server->pid, NULL, WNOHANG) == server->pid) {
-            dump_log(log);
+            dump_log(server->log);
             fail_msg("the server did not start");
         }
         pause_ms(1);

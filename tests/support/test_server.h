@@ -15,6 +15,7 @@
 struct test_server {
     pid_t pid;
     int port;
+    char log[300]; /* path of what it prints */
 };
 
 /* Directory of the checkpoint that servers in tests use. */
