@@ -260,57 +260,6 @@ static void strength_reaches_every_page(void **state)
     ws_disconnect(b);
 }
 
-#define STORM_CLIENTS 16
-#define STORM_UPDATES 100
-
-/* Every (version, value) that any message names must be the same pair everywhere. */
-static void note_pair(double *values, size_t n, double version, double value)
-{
-    size_t v = (size_t)version;
-    assert_true(v < n);
-    if (isnan(values[v]))
-        values[v] = value;
-    assert_true(values[v] == value);
-}
-
-static void reliability_13_slider_storm(void **state)
-{
-    static double values[STORM_CLIENTS * STORM_UPDATES + 10000];
-    const size_t n = sizeof values / sizeof values[0];
-    for (size_t i = 0; i < n; i++)
-        values[i] = NAN;
-    struct ws_client *talker = ws_connect(shared.port, NULL), *sliders[STORM_CLIENTS];
-    for (int c = 0; c < STORM_CLIENTS; c++)
-        sliders[c] = ws_connect(shared.port, NULL);
-    ws_say(talker, "{\"type\":\"message\",\"content\":\"a\"}");
-    for (int i = 0; i < STORM_UPDATES; i++) {
-        for (int c = 0; c < STORM_CLIENTS; c++)
-            ws_say(sliders[c], "{\"type\":\"update_strength\",\"value\":%d.%02d}", c, i);
-    }
-    /* Everyone ends up at the same value: the last version. */
-    ws_say(talker, "{\"type\":\"update_strength\",\"value\":29}");
-    json_t *last = NULL;
-    do {
-        json_decref(last);
-        last = ws_wait(talker, "strength_updated");
-        note_pair(values, n, ws_number(last, "version"), ws_number(last, "value"));
-    } while (ws_number(last, "version") < STORM_CLIENTS * STORM_UPDATES);
-    ws_say(sliders[0], "{\"type\":\"update_strength\",\"value\":5}");
-    for (int c = 0; c < STORM_CLIENTS; c++) {
-        bool settled = false;
-        while (!settled) {
-            json_t *update = ws_wait(sliders[c], "strength_updated");
-            note_pair(values, n, ws_number(update, "version"), ws_number(update, "value"));
-            settled = ws_number(update, "value") == 5 && c >= 0 &&
-                      ws_number(update, "version") > STORM_CLIENTS * STORM_UPDATES;
-            json_decref(update);
-        }
-        ws_disconnect(sliders[c]);
-    }
-    json_decref(last);
-    ws_disconnect(talker);
-}
-
 static void cancel_keeps_what_was_said(void **state)
 {
     struct ws_client *ws = ws_connect(shared.port, NULL);
@@ -478,7 +427,6 @@ int main(void)
         cmocka_unit_test(follow_up_reuses_the_cache),
         cmocka_unit_test(system_prompt_is_used),
         cmocka_unit_test(old_turns_make_room),
-        cmocka_unit_test(reliability_13_slider_storm),
         cmocka_unit_test(reliability_14_strength_in_mid_answer),
         cmocka_unit_test(strength_reaches_every_page),
         cmocka_unit_test(cancel_keeps_what_was_said),
