@@ -173,6 +173,14 @@ test: all $(TESTS) $(EMU_TEST)
 	$(if $(HAVE_CXX),,@echo "no C++ compiler (CXX=$(CXX)): the CUDA kernels are not tested on the host")
 	@BUILD=$(BUILD) sh tests/run.sh $(TESTS) $(EMU_TEST)
 
+# What two threads of the server do at a time, with SAN=thread: reliability 13, 21-24, 29. The tests'
+# servers compute with one thread (--threads 1), because GCC's OpenMP is not built for that sanitizer
+# and every barrier of it would be reported.
+THREAD_TESTS := $(addprefix $(BUILD)/tests/test_,reliability server_chat server_process server_attack \
+                openai_attack)
+test-threads: $(BUILD)/gyaru $(THREAD_TESTS)
+	@BUILD=$(BUILD) SCRIPTS=no sh tests/run.sh $(THREAD_TESTS)
+
 # Parsers of untrusted files under libFuzzer (clang), FUZZ_SECONDS each, from the kept corpora.
 FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst fuzz/fuzz_%.c,%,$(sort $(wildcard fuzz/fuzz_*.c)))
@@ -224,6 +232,7 @@ help:
 	@echo "make cuda       build/libgyaru-cuda.so alone (CUDA_ARCHS=90: for one kind of GPU)"
 	@echo "make test-cuda  what drives the GPU, on the GPU"
 	@echo "make test       all tests (SAN=address,undefined: with sanitizers)"
+	@echo "make test-threads  what the server's threads do at a time (SAN=thread)"
 	@echo "make fuzz       parsers under libFuzzer, FUZZ_SECONDS ($(FUZZ_SECONDS)) each"
 	@echo "make lint       format, include directions, cppcheck"
 	@echo "make install    to PREFIX ($(PREFIX))"
@@ -233,5 +242,5 @@ help:
 -include $(CUDA_OBJ:.o=.d) $(EMU_OBJ:.o=.d)
 -include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TESTS:=.d)
 
-.PHONY: all no-cuda cuda test-cuda test fuzz lint format install uninstall clean help
+.PHONY: all no-cuda cuda test-cuda test test-threads fuzz lint format install uninstall clean help
 .DELETE_ON_ERROR:
