@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -129,6 +130,8 @@ pid_t process_slow_down(pid_t pid, long pause, struct gyaru_error *err)
         return error_errno(err, "a process", "starting");
     if (brake == 0) {
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        /* Where that is allowed it is woken in time on a busy machine, too. */
+        setpriority(PRIO_PROCESS, 0, -15);
         while (!kill(pid, SIGSTOP)) {
             pause_ms(pause);
             kill(pid, SIGCONT);
