@@ -329,6 +329,8 @@ static void take_event(struct answer *answer, const char *text, size_t len, doub
         json_object_get(json_array_get(json_object_get(json, "choices"), 0), "delta");
     const char *content = json_string_value(json_object_get(delta, "content"));
     if (content) {
+        if (answer->seen)
+            atomic_fetch_add(answer->seen, 1);
         if (!answer->n_tokens++)
             answer->first = clock_seconds() - asked;
         str_puts(&answer->text, content);
@@ -382,10 +384,15 @@ static void read_document(struct wire *wire, long length, struct answer *answer)
 
 void client_chat(int port, json_t *body, struct answer *answer)
 {
+    client_chat_seen(port, body, NULL, answer);
+}
+
+void client_chat_seen(int port, json_t *body, atomic_size_t *seen, struct answer *answer)
+{
     struct wire wire;
     struct head head;
     double asked = clock_seconds();
-    *answer = (struct answer){.fault = ANSWER_CLOSED, .text = STR_INIT};
+    *answer = (struct answer){.fault = ANSWER_CLOSED, .text = STR_INIT, .seen = seen};
     if (!send_chat(&wire, port, body))
         return;
     if (read_head(&wire, &head)) {

@@ -12,6 +12,7 @@
 #include "base/str.h"
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <sys/types.h>
@@ -64,6 +65,7 @@ struct answer {
     double first, whole; /* seconds from the request on */
     size_t n_tokens, n_prompt, n_cached;
     struct str text;
+    atomic_size_t *seen; /* NULL: none; see client_chat_seen() */
 };
 
 void answer_release(struct answer *answer);
@@ -77,6 +79,9 @@ int client_raw(int port, const char *request, size_t len);
 /* POST /v1/chat/completions with this document (taken over), which says whether it streams; the
  * meter is asked for, so that tokens can be counted. */
 void client_chat(int port, json_t *body, struct answer *answer);
+
+/* The same; every token of a stream is also counted in *seen as it comes. */
+void client_chat_seen(int port, json_t *body, atomic_size_t *seen, struct answer *answer);
 
 /* Sends the same and returns after `n_bytes` of the answer; the caller leaves as it likes. */
 bool client_begin(struct wire *wire, int port, json_t *body, size_t n_bytes);
