@@ -217,6 +217,8 @@ int gyaru_model_admits(const struct gyaru_model *model, const struct gyaru_vecto
 void gyaru_model_detach(struct gyaru_model *model, int index);
 int gyaru_model_gauge_layer(const struct gyaru_model *model, int index); /* -1: not attached */
 
+struct gyaru_measure_options; /* below */
+
 /* ---- making vectors ----------------------------------------------------------------------- */
 
 struct gyaru_extract_options {
@@ -231,6 +233,8 @@ struct gyaru_extract_options {
     int layer_first, layer_last; /* -1: `auto` with a split, the document's range without */
     int split[3];  /* percent for training, validation, test; all 0: no split, no validation */
     uint64_t seed; /* of the split and the controls */
+    /* With a split: the butler test of each method's direction at these strengths; NULL: none. */
+    const struct gyaru_measure_options *effect;
     gyaru_progress *progress;
     void *progress_user;
 };

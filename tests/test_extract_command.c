@@ -1,6 +1,7 @@
 /*
  * test_extract_command.c - `gyaru extract` and `gyaru convert` as a person meets them.
  */
+#include "support/planted.h"
 #include "support/program.h"
 #include "support/scratch.h"
 
@@ -68,6 +69,97 @@ static void json_is_one_document(void **state)
     assert_true(json_is_null(json_object_get(json_array_get(layers, 0), "auroc")));
     json_decref(json);
     program_release(&r);
+}
+
+static const json_t *summary_of(const json_t *methods, const char *name)
+{
+    const json_t *one;
+    size_t i;
+    json_array_foreach(
+        json_object_get(methods, "summary"), i,
+        one) if (!strcmp(json_string_value(json_object_get(one, "method")), name)) return one;
+    fail_msg("no %s", name);
+    return NULL;
+}
+
+static double field(const json_t *object, const char *key)
+{
+    const json_t *value = json_object_get(object, key);
+    if (!json_is_number(value))
+        fail_msg("%s is no number", key);
+    return json_number_value(value);
+}
+
+static json_t *extract_json(const struct planted *p, const char *method, bool compare)
+{
+    struct program_result r;
+    const char *arguments[40] = {"extract", "-m", p->model,   "-d",  p->pairs, "-o",       NULL,
+                                 "-t",      "1",  "--layers", "0-2", "--json", "--method", method};
+    const char *const more[] = {"--compare", "--style",  p->style,  "--messages", p->messages,
+                                "--prompts", p->prompts, "--limit", "16",         "-n",
+                                "16",        "--doses",  "5,20",    "--seed",     "5"};
+    arguments[6] = scratch_path("methods.safetensors");
+    for (size_t i = 0; compare && i < sizeof more / sizeof *more; i++)
+        arguments[14 + i] = more[i];
+    program_run(&r, NULL, arguments);
+    if (r.code)
+        fail_msg("%s", r.err);
+    json_t *json = json_loads(r.out, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, NULL);
+    assert_non_null(json);
+    program_release(&r);
+    return json;
+}
+
+/* What the comparison says of a method is what a run of that method says. */
+static void methods_are_compared_on_the_same_split(void **state)
+{
+    static const char *const names[] = {"mean", "pca", "pca_last", "probe"};
+    struct planted planted;
+    planted_make(&planted);
+    json_t *all = extract_json(&planted, "mean", false);
+    const json_t *methods = json_object_get(all, "methods");
+    for (size_t m = 0; m < 4; m++) {
+        json_t *own = extract_json(&planted, names[m], false);
+        for (size_t l = 0; l < 3; l++) {
+            const json_t *layer = json_array_get(json_object_get(own, "layers"), l);
+            const json_t *at = json_array_get(json_object_get(methods, "layers"), l);
+            const json_t *here = json_object_get(at, names[m]);
+            assert_float_equal(field(here, "auroc"), field(layer, "auroc"), 1e-6);
+            assert_float_equal(field(here, "split_half_cosine"), field(layer, "split_half_cosine"),
+                               1e-5);
+            assert_float_equal(field(json_object_get(here, "cosine"), names[m]), 1, 1e-6);
+            if (m == 2) /* of the first centred component it is that ratio */
+                assert_float_equal(field(here, "explained_variance_ratio"),
+                                   field(layer, "explained_variance_ratio"), 1e-6);
+        }
+        json_decref(own);
+    }
+    assert_true(json_is_null(json_object_get(methods, "effect")));
+    json_decref(all);
+}
+
+static void planted_styles_are_spoken_at_the_same_dose(void **state)
+{
+    struct planted planted;
+    planted_make(&planted);
+    json_t *json = extract_json(&planted, "mean", true);
+    const json_t *methods = json_object_get(json, "methods");
+    const json_t *effect = json_object_get(methods, "effect");
+    assert_true(field(summary_of(methods, "mean"), "content_auroc") >
+                field(summary_of(methods, "pca_last"), "content_auroc"));
+    double base = field(json_object_get(effect, "base"), "marker");
+    const json_t *mean = json_array_get(json_object_get(effect, "methods"), 0);
+    const json_t *rows = json_object_get(mean, "rows");
+    assert_int_equal(json_array_size(json_object_get(effect, "methods")), 4);
+    assert_int_equal(json_array_size(rows), 2);
+    assert_true(field(json_array_get(rows, 1), "marker") > base + 0.5);
+    char *html, *text = json_dumps(json, 0);
+    struct gyaru_error err;
+    assert_int_equal(gyaru_extract_html(text, "en", &html, &err), 0);
+    assert_non_null(strstr(html, "Most effect at the same dose: "));
+    free(html);
+    free(text);
+    json_decref(json);
 }
 
 static void refused(int code, const char *part, const char *const *arguments)
@@ -157,6 +249,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(prints_a_table_and_writes_a_report),
+        cmocka_unit_test(methods_are_compared_on_the_same_split),
+        cmocka_unit_test(planted_styles_are_spoken_at_the_same_dose),
         cmocka_unit_test(json_is_one_document),
         cmocka_unit_test(bad_requests_are_one_line),
         cmocka_unit_test(convert_moves_and_chooses_layers),

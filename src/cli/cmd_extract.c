@@ -7,6 +7,7 @@
 #include "cli/options.h"
 #include "cli/progress.h"
 #include "cli/report_files.h"
+#include "cli/texts.h"
 
 #include "base/file.h"
 #include "base/json.h"
@@ -15,7 +16,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SESSIONS 8   /* pairs read together */
+#define SESSIONS 8 /* pairs read together */
+#define DOSES    "2,5,8,12,20"
+#define AGAINST  "butler"
+#define MESSAGES 40
 #define CONTEXT  512 /* tokens of the longest text with its question, unless --context says more */
 
 struct extract_options {
@@ -24,8 +28,10 @@ struct extract_options {
     float step; /* 0: not given */
     const char *topic_key, *positive_key, *negative_key, *prompt;
     const char *report, *language;
+    const char *messages, *prompts, *against, *style, *doses;
+    int limit, max_tokens;
     uint64_t seed;
-    bool json;
+    bool compare, json;
 };
 
 #define AT(field) offsetof(struct extract_options, field)
@@ -60,6 +66,23 @@ static const struct option_spec extract_specs[] = {
     {0, "prompt", OPTION_TEXT, AT(prompt), 0, 0, "TEXT",
      "what the user says before each text; {topic} stands for the topic (トピック: {topic} and a "
      "line asking to talk about it)"},
+    {0, "compare", OPTION_FLAG, AT(compare), 0, 0, NULL,
+     "let every method's direction speak at the same dose, too: the butler test"},
+    {0, "doses", OPTION_TEXT, AT(doses), 0, 0, "X,Y,...",
+     "with --compare: strengths, each moving the stream by so many times --step percent "
+     "(" DOSES ")"},
+    {0, "messages", OPTION_TEXT, AT(messages), 0, 0, "FILE",
+     "with --compare: what users say (" TEXTS_MESSAGES ")"},
+    {0, "limit", OPTION_INT, AT(limit), 1, 1000000, "N",
+     "with --compare: only the first N messages (40)"},
+    {0, "prompts", OPTION_TEXT, AT(prompts), 0, 0, "FILE",
+     "with --compare: system prompts, as for tune (" TEXTS_PROMPTS ")"},
+    {0, "against", OPTION_TEXT, AT(against), 0, 0, "NAME",
+     "with --compare: which of them the vectors work against (" AGAINST ")"},
+    {0, "style", OPTION_TEXT, AT(style), 0, 0, "FILE",
+     "with --compare: what the style looks like (" TEXTS_STYLE ")"},
+    {'n', "max-tokens", OPTION_INT, AT(max_tokens), 1, 1 << 20, "N",
+     "with --compare: tokens of one answer at most (96)"},
     {0, "report", OPTION_TEXT, AT(report), 0, 0, "DIR",
      "write extract.html and extract.json there (nothing)"},
     {0, "lang", OPTION_TEXT, AT(language), 0, 0, "ja|en", "language of table and page (by LANG)"},
@@ -136,6 +159,47 @@ static int make_options(const struct extract_options *o, struct gyaru_extract_op
     return parse_layers(o, out, err);
 }
 
+/* ---- comparing methods ------------------------------------------------------------------------
+ */
+
+/* What the butler test of the methods needs. */
+struct material {
+    struct gyaru_measure_options options;
+    struct text_list messages;
+    char *system, *style;
+    float *doses;
+};
+
+static void material_release(struct material *m)
+{
+    text_list_release(&m->messages);
+    free(m->system);
+    free(m->style);
+    free(m->doses);
+}
+
+static int read_material(const struct extract_options *o, struct material *m,
+                         struct gyaru_error *err)
+{
+    struct gyaru_measure_options *out = &m->options;
+    if (texts_messages(o->messages, &m->messages, err) || texts_style(o->style, &m->style, err) ||
+        texts_prompt(o->prompts, o->against ? o->against : AGAINST, 0, &m->system, err) ||
+        numbers_parse("doses", o->doses ? o->doses : DOSES, 0, GYARU_STRENGTH_MAX, &m->doses,
+                      &out->n_strengths, err))
+        return -1;
+    size_t limit = o->limit > 0 ? (size_t)o->limit : MESSAGES;
+    out->style = m->style;
+    out->system = m->system;
+    out->strengths = m->doses;
+    out->messages = (const char *const *)m->messages.items;
+    out->n_messages = m->messages.n < limit ? m->messages.n : limit;
+    if (o->max_tokens > 0)
+        out->max_tokens = o->max_tokens;
+    if (o->seed)
+        out->sampling.seed = o->seed;
+    return 0;
+}
+
 /* ---- results ----------------------------------------------------------------------------------
  */
 
@@ -164,12 +228,44 @@ static int show(const struct extract_options *o, const char *text, struct gyaru_
     return rc;
 }
 
+static int extract_loaded(const struct extract_options *o, struct gyaru_model *model,
+                          struct gyaru_extract_options *options, struct gyaru_error *err)
+{
+    struct progress progress = PROGRESS_INIT;
+    struct material material = {0};
+    char *report = NULL;
+    options->progress = progress_show;
+    options->progress_user = &progress;
+    gyaru_measure_options_init(model, &material.options);
+    material.options.progress = progress_show;
+    material.options.progress_user = &progress;
+    int rc = o->compare ? read_material(o, &material, err) : 0;
+    if (!rc && o->compare)
+        options->effect = &material.options;
+    if (!rc)
+        rc = file_make_parent(o->output, err);
+    if (!rc)
+        rc = gyaru_extract(model, options, o->output, &report, err);
+    progress_end(&progress);
+    struct gyaru_error why;
+    if (report && show(o, report, &why) && !rc) {
+        *err = why;
+        rc = -1;
+    }
+    free(report);
+    material_release(&material);
+    return rc;
+}
+
 static int extract(const struct extract_options *o, struct common_options *common,
                    struct gyaru_error *err)
 {
     struct gyaru_extract_options options;
     if (make_options(o, &options, err))
         return -1;
+    if (o->compare && !options.split[0])
+        return error_set(err, GYARU_USAGE,
+                         "--compare needs held-out pairs: leave --split none out");
     common->vector = "none"; /* the pairs are read without steering */
     if (common->context == OPTION_UNSET)
         common->context = CONTEXT;
@@ -182,19 +278,7 @@ static int extract(const struct extract_options *o, struct common_options *commo
     if (common_load(common, &load, &loaded, err))
         return -1;
     progress_end(&progress);
-    options.progress = progress_show;
-    options.progress_user = &progress;
-    char *report = NULL;
-    int rc = file_make_parent(o->output, err);
-    if (!rc)
-        rc = gyaru_extract(loaded.model, &options, o->output, &report, err);
-    progress_end(&progress);
-    struct gyaru_error why;
-    if (report && show(o, report, &why) && !rc) {
-        *err = why;
-        rc = -1;
-    }
-    free(report);
+    int rc = extract_loaded(o, loaded.model, &options, err);
     loaded_model_release(&loaded);
     return rc;
 }

@@ -1,6 +1,9 @@
 /* extract_table.c - see extract_table.h. */
 #include "cli/extract_table.h"
 
+#include "base/json.h"
+
+#include <math.h>
 #include <string.h>
 
 struct column {
@@ -90,8 +93,151 @@ static void print_layer(FILE *out, const json_t *layer, bool is_best, bool japan
     fputc('\n', out);
 }
 
+/* ---- methods side by side ---------------------------------------------------------------------
+ */
+
+static const char *const methods[] = {"mean", "pca", "pca_last", "probe"};
+
+#define METHODS (sizeof methods / sizeof *methods)
+
+static void print_number(FILE *out, int width, int digits, double value)
+{
+    if (isfinite(value))
+        fprintf(out, "%*.*f", width, digits, value);
+    else
+        fprintf(out, "%*s", width, "-");
+}
+
+static void print_summary(FILE *out, const json_t *compared, bool japanese)
+{
+    static const struct column shown[] = {
+        {"content_auroc", "AUROC", "AUROC", 8, 3},
+        {"auroc", "own", "自位置", 8, 3},
+        {"cohens_d", "d", "効果量d", 9, 2},
+        {"split_half_cosine", "halves", "折半", 8, 3},
+        {"explained_variance_ratio", "expl.var", "分散説明", 10, 3},
+        {"cosine_mean", "cos(mean)", "cos(平均)", 11, 3},
+    };
+    const json_t *method;
+    size_t i;
+    fprintf(out,
+            japanese ? "\n手法の比較 (同じペア・同じ分割、採用層の平均)\n%-22s"
+                     : "\nmethods on the same pairs and split, means over the layers used\n%-22s",
+            "");
+    for (size_t c = 0; c < sizeof shown / sizeof *shown; c++) {
+        const char *head = japanese ? shown[c].japanese : shown[c].english;
+        fprintf(out, "%*s%s", shown[c].width - cells(head), "", head);
+    }
+    fputc('\n', out);
+    json_array_foreach(json_object_get(compared, "summary"), i, method)
+    {
+        fprintf(out, "%-12s%-10s", json_text_at(method, "method"),
+                json_text_at(method, "position"));
+        for (size_t c = 0; c < sizeof shown / sizeof *shown; c++)
+            print_number(out, shown[c].width, shown[c].digits,
+                         json_number_at(method, shown[c].key));
+        fputc('\n', out);
+    }
+}
+
+/* AUROC of each method, and its cosine with the mean difference, by layer. */
+static void print_by_layer(FILE *out, const json_t *compared, bool japanese)
+{
+    const json_t *layer;
+    size_t i;
+    fputs(japanese ? "\n  層  AUROC:" : "\nlayer  AUROC:", out);
+    for (size_t m = 0; m < METHODS; m++)
+        fprintf(out, "%9s", methods[m]);
+    fputs(japanese ? "  cos(平均):" : "  cos(mean):", out);
+    for (size_t m = 1; m < METHODS; m++)
+        fprintf(out, "%9s", methods[m]);
+    fputc('\n', out);
+    json_array_foreach(json_object_get(compared, "layers"), i, layer)
+    {
+        fprintf(out, "%4d%9s", (int)json_number_at(layer, "layer"), "");
+        for (size_t m = 0; m < METHODS; m++)
+            print_number(out, 9, 3,
+                         json_number_at(json_object_get(layer, methods[m]), "content_auroc"));
+        fprintf(out, "%12s", "");
+        for (size_t m = 1; m < METHODS; m++)
+            print_number(
+                out, 9, 3,
+                json_number_at(json_object_get(json_object_get(layer, methods[m]), "cosine"),
+                               methods[0]));
+        fputc('\n', out);
+    }
+}
+
+static void print_effect(FILE *out, const json_t *effect, bool japanese)
+{
+    const json_t *method, *row, *base = json_object_get(effect, "base");
+    size_t i, k;
+    fprintf(out,
+            japanese
+                ? "\n同じ量だけ加えたときの回答 (%.0f 件、指示「%s」): マーカー / 崩壊 %%\n%-12s"
+                : "\nanswers at the same dose (%.0f, asked: %s): marker / garbled, %%\n%-12s",
+            json_number_at(effect, "messages"), json_text_at(effect, "system"),
+            japanese ? "強度" : "dose");
+    json_array_foreach(
+        json_object_get(json_array_get(json_object_get(effect, "methods"), 0), "rows"), k, row)
+        fprintf(out, "%10g", json_number_at(row, "strength"));
+    fprintf(out, "\n%-12s   %3.0f /%3.0f\n", japanese ? "操作なし" : "none",
+            100 * json_number_at(base, "marker"), 100 * json_number_at(base, "garbled"));
+    json_array_foreach(json_object_get(effect, "methods"), i, method)
+    {
+        fprintf(out, "%-12s", json_text_at(method, "method"));
+        json_array_foreach(json_object_get(method, "rows"), k, row)
+            fprintf(out, "  %3.0f /%3.0f", 100 * json_number_at(row, "marker"),
+                    100 * json_number_at(row, "garbled"));
+        fputc('\n', out);
+    }
+}
+
+/* The rest of a line that names a winner. */
+static void print_alike(FILE *out, const json_t *object, bool japanese)
+{
+    const json_t *name;
+    size_t i;
+    json_array_foreach(json_object_get(object, "alike"), i, name)
+        fprintf(out,
+                i          ? ", %s"
+                : japanese ? " (同程度: %s"
+                           : " (alike: %s",
+                json_string_value(name));
+    fputs(i ? ")\n" : "\n", out);
+}
+
+static void print_methods(FILE *out, const json_t *compared, bool japanese)
+{
+    const json_t *effect = json_object_get(compared, "effect");
+    print_summary(out, compared, japanese);
+    print_by_layer(out, compared, japanese);
+    if (json_is_object(effect))
+        print_effect(out, effect, japanese);
+    fprintf(out, japanese ? "\n分離が最もよい手法: %s" : "\nseparates best: %s",
+            json_text_at(compared, "separates_best"));
+    print_alike(out, compared, japanese);
+    if (json_is_object(effect)) {
+        fprintf(out, japanese ? "効果が最も大きい手法: %s" : "most effect at the same dose: %s",
+                *json_text_at(effect, "wins") ? json_text_at(effect, "wins") : "-");
+        print_alike(out, effect, japanese);
+    }
+    fputs(japanese
+              ? "AUROC: 回答トークンでの分離 / 自位置: その手法の読み取り位置での分離 / 分散説明: "
+                "方向に沿う\n差分の分散の割合 / 同程度: AUROC の差が 0.005 "
+                "以内、効果の差が標準誤差の 2 倍以内\n"
+              : "AUROC: over the answers' tokens; own: where the method reads; expl.var: share "
+                "of the variance\nof the differences along the direction; alike: AUROC within "
+                "0.005, effect\nwithin two standard errors\n",
+          out);
+}
+
+/* ---- all --------------------------------------------------------------------------------------
+ */
+
 void extract_table_print(FILE *out, const json_t *report, bool japanese)
 {
+    const json_t *compared = json_object_get(report, "methods");
     const json_t *layers = json_object_get(report, "layers");
     const json_t *best = json_object_get(report, "best_layer");
     print_heads(out, japanese);
@@ -104,4 +250,6 @@ void extract_table_print(FILE *out, const json_t *report, bool japanese)
                     japanese);
     }
     fputs(japanese ? legend_japanese : legend_english, out);
+    if (json_is_object(compared))
+        print_methods(out, compared, japanese);
 }

@@ -162,17 +162,14 @@ static int read_pairs(struct extraction *x, struct gyaru_error *err)
 /* ---- one layer --------------------------------------------------------------------------------
  */
 
-/* Adds or subtracts one text's features. */
-static void add_features(const struct extraction *x, size_t pair, enum capture_side side, int layer,
-                         double factor, double *out)
+static void add_features(const float *f, size_t hidden, double factor, double *out)
 {
-    const float *f = capture_features(&x->capture, pair, side, x->position, (size_t)layer);
-    for (size_t h = 0; h < x->capture.hidden; h++)
+    for (size_t h = 0; h < hidden; h++)
         out[h] += factor * (double)f[h];
 }
 
-/* Training differences, then plain and styled held-out texts, in one block (caller frees). */
-static double *gather(const struct extraction *x, int layer, struct layer_data *out)
+double *extract_gather(const struct extraction *x, int layer, enum capture_position position,
+                       struct layer_data *out)
 {
     size_t hidden = x->capture.hidden, n = x->counts[PART_TRAIN];
     size_t m = x->split ? x->counts[PART_VALIDATION] : 0;
@@ -182,13 +179,16 @@ static double *gather(const struct extraction *x, int layer, struct layer_data *
     double *train = block, *negative = train + n * hidden, *positive = negative + m * hidden;
     *out = (struct layer_data){train, positive, negative, n, m, hidden};
     for (size_t i = 0; i < x->dataset.n; i++) {
+        const struct capture *c = &x->capture;
+        const float *minus = capture_features(c, i, SIDE_NEGATIVE, position, (size_t)layer);
+        const float *plus = capture_features(c, i, SIDE_POSITIVE, position, (size_t)layer);
         if (x->parts[i] == PART_TRAIN) {
-            add_features(x, i, SIDE_POSITIVE, layer, 1, train);
-            add_features(x, i, SIDE_NEGATIVE, layer, -1, train);
+            add_features(plus, hidden, 1, train);
+            add_features(minus, hidden, -1, train);
             train += hidden;
         } else if (x->parts[i] == PART_VALIDATION && m) {
-            add_features(x, i, SIDE_NEGATIVE, layer, 1, negative);
-            add_features(x, i, SIDE_POSITIVE, layer, 1, positive);
+            add_features(minus, hidden, 1, negative);
+            add_features(plus, hidden, 1, positive);
             negative += hidden;
             positive += hidden;
         }
@@ -259,7 +259,7 @@ static int measure_layer(struct extraction *x, struct extract_layer *at, struct 
     validate_options_init(&options);
     options.method = x->method;
     options.seed = x->options->seed;
-    double *block = gather(x, at->layer, &data);
+    double *block = extract_gather(x, at->layer, x->position, &data);
     double *weights = malloc(x->counts[PART_TRAIN] * sizeof *weights);
     int rc = block && weights ? validate_layer(&data, &options, &at->stats, weights, err)
                               : error_memory(err, x->dataset.n * data.hidden * sizeof *block,
@@ -279,6 +279,14 @@ static int measure_layer(struct extraction *x, struct extract_layer *at, struct 
     return 0;
 }
 
+int extract_interrupted(const struct extraction *x, struct gyaru_error *err)
+{
+    return error_set(err, GYARU_FAILED,
+                     "interrupted: what the layers say is kept in %s; the same command goes on "
+                     "from there",
+                     x->capture.journal.path);
+}
+
 static int measure_all(struct extraction *x, struct gyaru_error *err)
 {
     const struct gyaru_extract_options *o = x->options;
@@ -286,10 +294,7 @@ static int measure_all(struct extraction *x, struct gyaru_error *err)
     for (size_t i = 0; i < x->n_layers; i++) {
         struct extract_layer *at = &x->layers[i];
         if (o->progress && o->progress(o->progress_user, "measuring layers", i, x->n_layers))
-            return error_set(err, GYARU_FAILED,
-                             "interrupted: what the layers say is kept in %s; the same command "
-                             "goes on from there",
-                             x->capture.journal.path);
+            return extract_interrupted(x, err);
         if (measure_layer(x, at, err)) {
             char which[32];
             snprintf(which, sizeof which, "layer %d", at->layer);
@@ -459,9 +464,12 @@ static int run(struct extraction *x, char **report, struct gyaru_error *err)
 {
     double started = clock_seconds();
     if (check_path(x->path, err) || read_choices(x, err) || read_layers(x, err) ||
-        read_pairs(x, err) || capture_all(x, err) || measure_all(x, err))
+        read_pairs(x, err) || capture_all(x, err) || measure_all(x, err) ||
+        (x->split && methods_measure(x, err)))
         return -1;
     int rc = select_layers(x, err);
+    if (!rc && x->split && x->options->effect)
+        rc = methods_effect(x, err);
     if (!rc)
         rc = write_vector(x, err);
     x->seconds = clock_seconds() - started;
@@ -487,6 +495,7 @@ int gyaru_extract(struct gyaru_model *model, const struct gyaru_extract_options 
         free(x.layers[i].direction);
     free(x.layers);
     free(x.parts);
+    methods_release(&x);
     dataset_release(&x.dataset);
     return rc;
 }

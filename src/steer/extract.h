@@ -21,6 +21,7 @@
 #include "base/json.h"
 #include "steer/capture.h"
 #include "steer/dataset.h"
+#include "steer/extract_methods.h"
 #include "steer/validate.h"
 #include "steer/vector.h"
 
@@ -57,12 +58,21 @@ struct extraction {
     struct extract_layer *layers; /* [n_layers] those measured */
     size_t n_layers, n_selected;
     int best; /* index into layers; -1 without validation */
+    struct methods methods;
     bool written;
     double seconds;
 };
 
 const char *extract_position_name(enum capture_position position);
 const char *extract_scale_name(enum extract_scale scale);
+
+/* Training differences, then plain and styled held-out texts, in one block (caller frees). NULL
+ * when out of memory. */
+double *extract_gather(const struct extraction *x, int layer, enum capture_position position,
+                       struct layer_data *out);
+
+/* Says so and where it goes on; -1. */
+int extract_interrupted(const struct extraction *x, struct gyaru_error *err);
 
 /* extract_report.c: the JSON document; NULL when out of memory. */
 json_t *extract_report(const struct extraction *x);

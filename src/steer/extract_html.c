@@ -4,6 +4,7 @@
  * The page is made from the JSON document alone, so that an old report can be shown again.
  */
 #include "base/json.h"
+#include "steer/extract_methods_html.h"
 #include "steer/report_page.h"
 #include "steer/report_plot.h"
 
@@ -410,10 +411,11 @@ int gyaru_extract_html(const char *report, const char *language, char **html,
         write_facts(&p);
         write_plots(&p);
         write_table(&p);
+        rc = methods_html(&p.page, json, err);
         write_help(&p);
         page_end(&p.page.out);
-        *html = str_take(&p.page.out);
-        if (!*html)
+        *html = rc ? NULL : str_take(&p.page.out);
+        if (!rc && !*html)
             rc = error_memory(err, 1 << 16, "the page");
     }
     str_release(&p.page.out);

@@ -162,10 +162,11 @@ json_t *extract_report(const struct extraction *x)
         "position", extract_position_name(x->position), "scale", extract_scale_name(x->scale),
         "hook", x->hook == HOOK_RESID_PRE ? "resid_pre" : "resid_post", "auto", x->automatic,
         "split", x->split, "seed", (json_int_t)x->options->seed);
-    return json_pack("{s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:I}", "report", "extract",
-                     "version", 1, "model", model, "dataset", dataset, "options", options, "vector",
-                     x->written ? json_string(x->path) : json_null(), "best_layer",
+    return json_pack("{s:s, s:i, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:f, s:I}", "report",
+                     "extract", "version", 1, "model", model, "dataset", dataset, "options",
+                     options, "vector", x->written ? json_string(x->path) : json_null(),
+                     "best_layer",
                      x->best < 0 ? json_null() : json_integer(x->layers[x->best].layer), "layers",
-                     layers_json(x), "warnings", warnings_json(x), "seconds", x->seconds,
-                     "resumed_pairs", (json_int_t)x->capture.n_resumed);
+                     layers_json(x), "methods", methods_json(x), "warnings", warnings_json(x),
+                     "seconds", x->seconds, "resumed_pairs", (json_int_t)x->capture.n_resumed);
 }

@@ -267,3 +267,9 @@ int measure_figures(const struct measure_set *set, struct measure_figures *out,
     *out = f;
     return 0;
 }
+
+double measure_share_error(double share, size_t n)
+{
+    double p = fmin(fmax(share, 1.0 / (double)n), 1 - 1.0 / (double)n);
+    return sqrt(p * (1 - p) / (double)n);
+}

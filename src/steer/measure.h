@@ -62,6 +62,9 @@ void measure_set_release(struct measure_set *set);
 int measure_figures(const struct measure_set *set, struct measure_figures *out,
                     struct gyaru_error *err);
 
+/* Standard error of a share of n answers; one answer of doubt where the share is 0 or 1. */
+double measure_share_error(double share, size_t n);
+
 /* The model's system and user messages up to where the answer begins (caller frees). */
 int measure_prompt(const struct gyaru_model *model, const char *system, const char *message,
                    int32_t **ids, size_t *n, struct gyaru_error *err);

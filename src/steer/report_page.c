@@ -32,7 +32,7 @@ static const char style[] =
     ".facts div{padding:.45rem 1rem}"
     ".facts dt{color:var(--soft);font-size:.78rem}.facts dd{margin:0;overflow-wrap:anywhere}"
     ".plots{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,480px),1fr));"
-    "gap:1rem}"
+    "gap:1rem}.plots+.scroll{margin-top:1rem}"
     "figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:12px;"
     "padding:1rem 1rem .6rem;break-inside:avoid}"
     "figcaption{font-weight:600}figcaption::first-letter{text-transform:uppercase}figcaption "

@@ -4,13 +4,6 @@
 #include <math.h>
 #include <stdio.h>
 
-/* Standard error of a share of n answers; one answer of doubt where the share is 0 or 1. */
-static double share_error(double share, size_t n)
-{
-    double p = fmin(fmax(share, 1.0 / (double)n), 1 - 1.0 / (double)n);
-    return sqrt(p * (1 - p) / (double)n);
-}
-
 /* ---- safety -----------------------------------------------------------------------------------
  */
 
@@ -92,7 +85,7 @@ static int nothing_safe(const struct tuning *t, double most, struct gyaru_error 
 int tune_choose(struct tuning *t, struct gyaru_error *err)
 {
     double most = largest_effect(t), base = (double)t->base.figures[FIGURE_MARKER];
-    double error = share_error(most, t->search.n_messages);
+    double error = measure_share_error(most, t->search.n_messages);
     if (most <= base + 2 * error)
         return nothing_safe(t, most, err);
     double lowest = INFINITY, answer = 1.001 / (double)t->search.n_messages;
@@ -116,6 +109,6 @@ bool tune_beats(const struct tuning *t, enum tune_control a, enum tune_control b
     size_t n = t->confirm.n_messages;
     double x = (double)t->controls[a].figures[FIGURE_MARKER];
     double y = (double)t->controls[b].figures[FIGURE_MARKER];
-    double error = hypot(share_error(x, n), share_error(y, n));
+    double error = hypot(measure_share_error(x, n), measure_share_error(y, n));
     return x - y > 2 * error;
 }

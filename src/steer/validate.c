@@ -62,7 +62,7 @@ static int work_init(struct work *w, struct gyaru_error *err)
     w->order = malloc(n * sizeof *w->order);
     w->scores_of[0] = malloc((2 * m * n + 1) * sizeof *w->scores_of[0]);
     w->scores[0] = malloc((2 * m + 1) * sizeof *w->scores[0]);
-    w->controls = malloc((size_t)w->options->n_controls * sizeof *w->controls);
+    w->controls = malloc(((size_t)w->options->n_controls + 1) * sizeof *w->controls);
     w->random = malloc(w->data->hidden * sizeof *w->random);
     if (!w->gram || !w->part || !w->scratch || !w->mean || !w->order || !w->scores_of[0] ||
         !w->scores[0] || !w->controls || !w->random)
@@ -200,6 +200,8 @@ static int measure_controls(struct work *w, struct layer_stats *stats, struct gy
 {
     uint64_t random = w->options->seed;
     size_t n = (size_t)w->options->n_controls;
+    if (!n)
+        return 0;
     for (size_t i = 0; i < n; i++)
         if (shuffled(w, &random, &w->controls[i], err))
             return -1;

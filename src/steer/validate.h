@@ -27,9 +27,10 @@ struct layer_stats {
     double pairwise_cosine;    /* mean cosine between two differences */
     double split_half;         /* mean cosine between the directions of two halves */
     /* NaN without held-out pairs: */
-    double auroc;          /* of the scores, styled against plain */
-    double cohens_d;       /* difference of the mean scores over their pooled standard deviation */
-    double misordered;     /* share of held-out pairs whose plain text scores higher */
+    double auroc;      /* of the scores, styled against plain */
+    double cohens_d;   /* difference of the mean scores over their pooled standard deviation */
+    double misordered; /* share of held-out pairs whose plain text scores higher */
+    /* and without controls: */
     double shuffled_auroc; /* 95th percentile over shuffled labels, of the whole procedure */
     double random_auroc;   /* 95th percentile over random directions of the better sign */
 };
@@ -38,7 +39,7 @@ struct validate_options {
     enum direction_method method;
     uint64_t seed;
     int n_halves;   /* random halvings */
-    int n_controls; /* shuffles, and random directions */
+    int n_controls; /* shuffles, and random directions; 0: none */
 };
 
 void validate_options_init(struct validate_options *options);
