@@ -93,7 +93,8 @@ EMU_FLAGS = -Itests/cuda_emu -Isrc -Iinclude -fPIC -g -O2 -MMD -MP -Wall -Wno-un
 EMU_OBJ  := $(CUDA_CU:%=$(EMU)/%.o) $(CUDA_C:%.c=$(EMU)/%.o) $(EMU)/emu.o \
             $(CUDA_BASE:%.c=$(BUILD)/%.o)
 # Whole models take minutes under sanitizers and run the same code.
-EMU_TEST := $(if $(HAVE_CXX),$(EMU)/test_cuda_host $(EMU)/test_cuda_model_host $(if $(SAN),,$(EMU)/test_reference_host))
+EMU_TEST := $(if $(HAVE_CXX),$(EMU)/test_cuda_host $(EMU)/test_cuda_model_host \
+            $(if $(SAN),,$(EMU)/test_reference_host $(EMU)/test_cuda_commands))
 
 $(EMU)/src/%.cu.o: src/%.cu
 	@mkdir -p $(@D)
@@ -121,6 +122,12 @@ $(EMU)/test_cuda_model_host $(BUILD)/test_cuda_model: tests/test_cuda_model.c $(
 $(EMU)/test_reference_host $(BUILD)/test_cuda_reference: tests/test_reference.c $(CUDA_TEST_LIB)
 	@mkdir -p $(@D)
 	$(LINK_TEST)
+# The program beside the emulated plug-in, which it then finds.
+$(EMU)/gyaru: $(BUILD)/gyaru | $(EMU)/libgyaru-cuda.so
+	cp $< $@
+$(EMU)/test_cuda_commands: tests/test_cuda_commands.c $(TEST_LIB) $(BUILD)/libgyaru.a $(EMU)/gyaru
+	$(CC) $(ALL_CFLAGS) -Itests $(ALL_LDFLAGS) -o $@ $< $(TEST_LIB) $(BUILD)/libgyaru.a -lcmocka \
+	    $(LIBS)
 $(EMU)/test_cuda_host $(EMU)/test_cuda_model_host $(EMU)/test_reference_host: \
     | $(EMU)/libgyaru-cuda.so
 $(EMU)/test_cuda_host $(EMU)/test_cuda_model_host: private FILE_FLAGS = -DCUDA_REQUIRED

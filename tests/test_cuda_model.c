@@ -1,6 +1,6 @@
 /*
  * test_cuda_model.c - what the program does on the CUDA backend around its kernels: sampling from
- * candidates.
+ * candidates, an embedding in host memory.
  *
  * Built twice, as test_cuda.c is: for a GPU, and for the sources compiled for the CPU.
  */
@@ -254,6 +254,67 @@ static void odd_logits_are_fetched(void **state)
     head_free(&head);
 }
 
+/* ---- embeddings in host memory --------------------------------------------------------------- */
+
+/* Rows out of host memory are those of the device's own copy, bit for bit. */
+static void host_tables_hold_the_same_rows(void **state)
+{
+    enum { TYPES = 4, COLS = 64, ROWS_OF = 50 };
+    static const enum quant_type types[TYPES] = {QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_4BIT};
+    const struct backend_shape shape = {.n_layers = 1,
+                                        .hidden = COLS,
+                                        .n_heads = 1,
+                                        .n_kv_heads = 1,
+                                        .head_dim = COLS,
+                                        .intermediate = COLS,
+                                        .vocab = ROWS_OF,
+                                        .rope_theta = 10000,
+                                        .norm_eps = 1e-6f,
+                                        .n_slots = 1,
+                                        .context = ROWS_OF,
+                                        .max_rows = ROWS_OF,
+                                        .max_logits = 1,
+                                        .kv = GYARU_KV_F16};
+    struct backend_device *device;
+    struct backend_stage *stage;
+    struct backend_row rows[ROWS_OF] = {{0}};
+    uint32_t values[ROWS_OF * COLS];
+    float scales[ROWS_OF], got[2][ROWS_OF * COLS], *unused;
+    check(gpu->open(0, 1, &device, &err));
+    check(gpu->stage_new(device, &shape, &stage, &err));
+    for (int r = 0; r < ROWS_OF; r++) {
+        rows[r] = (struct backend_row){.token = ROWS_OF - 1 - r, .pos = r};
+        scales[r] = 0.5f + 0.01f * (float)r;
+    }
+    for (int t = 0; t < TYPES; t++) {
+        struct quant_source source = {.type = types[t],
+                                      .rows = ROWS_OF,
+                                      .cols = COLS,
+                                      .data = (const uint8_t *)values,
+                                      .block_size = 64,
+                                      .absmax = (const uint8_t *)scales};
+        for (int i = 0; i < 16; i++)
+            source.map[i] = (float)(i - 8) / 8;
+        for (size_t i = 0; i < sizeof values / sizeof *values; i++) /* no exponent of all ones */
+            values[i] = (uint32_t)(int32_t)(next_float() * 0x1p30f) & 0xbbffbbffu;
+        for (int host = 0; host < 2; host++) {
+            struct backend_matrix *table;
+            memset(got[host], 0xff, sizeof got[host]);
+            check((host ? gpu->table_new : gpu->matrix_new)(device, &source, &table, &err));
+            gpu->begin(stage, rows, ROWS_OF);
+            gpu->embed(stage, table);
+            gpu->tap(stage, got[host]);
+            check(gpu->end(stage, &unused, &err));
+            gpu->matrix_free(table);
+        }
+        assert_memory_equal(got[0], got[1], sizeof *got);
+        assert_true(gpu->table_bytes(&source) ==
+                    ROWS_OF * COLS * (types[t] == QUANT_F16 || types[t] == QUANT_BF16 ? 2 : 4));
+    }
+    gpu->stage_free(stage);
+    gpu->close(device);
+}
+
 /* ---- sessions -------------------------------------------------------------------------------- */
 
 static struct gyaru_model *open_model(int sessions)
@@ -329,6 +390,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(candidates_give_the_same_ids),
         cmocka_unit_test(tokens_are_remembered),
         cmocka_unit_test(odd_logits_are_fetched),
+        cmocka_unit_test(host_tables_hold_the_same_rows),
         cmocka_unit_test(answers_are_those_of_all_logits),
     };
     struct backend_device *device;

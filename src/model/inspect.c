@@ -159,15 +159,16 @@ static json_t *device_json(const char *device, const struct model_plan *plan,
     const struct backend_shape *s = &plan->shape;
     uint64_t positions = (uint64_t)s->context * (uint64_t)s->n_slots;
     return json_pack(
-        "{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:b}", "device",
-        device, "present", 1, "description", plan->backend->describe(plan->device), "weight_bytes",
-        (json_int_t)plan->weights.total, "weight_bytes_per_token",
+        "{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:b}",
+        "device", device, "present", 1, "description", plan->backend->describe(plan->device),
+        "weight_bytes", (json_int_t)plan->weights.total, "weight_bytes_per_token",
         (json_int_t)plan->weights.per_token, "kv_bytes_per_token",
         (json_int_t)(plan->kv_bytes / positions), "kv_bytes", (json_int_t)plan->kv_bytes, "context",
         s->context, "sessions", s->n_slots, "kv_type", s->kv == GYARU_KV_F16 ? "f16" : "f32",
-        "workspace_bytes", (json_int_t)plan->workspace_bytes, "total_bytes", (json_int_t)need,
-        "memory_bytes", (json_int_t)plan->memory.total, "available_bytes", (json_int_t)available,
-        "fits", (int)(need <= available));
+        "workspace_bytes", (json_int_t)plan->workspace_bytes, "host_bytes",
+        (json_int_t)plan->weights.host, "total_bytes", (json_int_t)need, "memory_bytes",
+        (json_int_t)plan->memory.total, "available_bytes", (json_int_t)available, "fits",
+        (int)(need <= available));
 }
 
 /* Each device that could run the model; with a device in the options, that one alone. One that is
