@@ -70,6 +70,22 @@ void str_printf(struct str *s, const char *format, ...)
     va_end(args);
 }
 
+void str_url(struct str *s, const char *text, size_t len)
+{
+    static const char hex[] = "0123456789ABCDEF";
+    for (size_t i = 0; i < len; i++) {
+        unsigned char c = (unsigned char)text[i];
+        if ((c >= '0' && c <= '9') || (c >= 'A' && c <= 'Z') || (c >= 'a' && c <= 'z') ||
+            (c && strchr("-._~", c))) {
+            str_putc(s, (char)c);
+        } else {
+            str_putc(s, '%');
+            str_putc(s, hex[c >> 4]);
+            str_putc(s, hex[c & 15]);
+        }
+    }
+}
+
 void str_clear(struct str *s)
 {
     s->len = 0;

@@ -28,6 +28,8 @@ void str_puts(struct str *s, const char *text);
 void str_putc(struct str *s, char c);
 __attribute__((format(printf, 2, 3))) void str_printf(struct str *s, const char *format, ...);
 void str_vprintf(struct str *s, const char *format, va_list args);
+/* Percent-encoded, for a part of an address: only letters, digits and -._~ stay. */
+void str_url(struct str *s, const char *text, size_t len);
 void str_clear(struct str *s); /* length 0, memory kept */
 void str_release(struct str *s);
 bool str_failed(const struct str *s);

@@ -40,7 +40,9 @@ static const char *type_of(const char *name)
 
 static const struct web_asset *find(const char *path)
 {
-    const char *name = !strcmp(path, "/") ? "index.html" : path + 1;
+    const char *name = !strcmp(path, "/")          ? "index.html"
+                       : !strcmp(path, "/overlay") ? "overlay.html"
+                                                   : path + 1;
     for (const struct web_asset *asset = web_assets; asset->name; asset++) {
         if (!strcmp(asset->name, name))
             return asset;

@@ -19,6 +19,7 @@ struct server {
     struct shelf shelf;     /* the engine's while it loads, then the event loop's */
     uint64_t shelf_version; /* grows when an entry is another one */
     struct engine *engine;
+    struct overlay *overlay;
     struct lws_context *context;
     struct lws_vhost *vhost;
     lws_retry_bo_t idle_policy; /* of WebSockets */
@@ -54,11 +55,13 @@ struct exchange {
 };
 
 struct stream;
+struct viewer;
 
 struct conn {
     struct exchange exchange;
     struct stream *stream; /* an answer that is still being made; NULL: none */
-    struct ws *ws;         /* NULL: HTTP */
+    struct ws *ws;         /* NULL: HTTP, or an overlay */
+    struct viewer *viewer; /* of the overlay; NULL: none */
 };
 
 /* The callbacks of libwebsockets for a connection that speaks HTTP; -1 closes it. */
@@ -71,6 +74,12 @@ void http_release(struct server *server, struct conn *conn);
 
 /* May this request become a WebSocket? 0, or -1 after an answer that says why not. */
 int http_upgrade(struct server *server, struct lws *wsi);
+
+#define PATH_WS      "/ws"
+#define PATH_OVERLAY "/overlay/ws"
+
+/* Is this the path of the request? */
+bool http_is_path(struct lws *wsi, const char *path);
 
 /* Begins an answer. `extra` is NULL or one more header, "name:" and value. */
 struct http_answer {
@@ -123,6 +132,9 @@ struct ws *ws_open(struct server *server, struct lws *wsi); /* NULL when out of 
 void ws_close(struct ws *ws);                               /* cancels the running answer */
 int ws_receive(struct ws *ws, const void *data, size_t len);
 int ws_writeable(struct ws *ws);
+
+/* Does the connection with this number speak its answers? */
+bool ws_speaks(struct server *server, uint64_t id);
 
 /* There may be news for any WebSocket: answers, another strength. */
 void ws_notify_all(struct server *server);

@@ -131,6 +131,8 @@ static void report(struct engine *engine, struct slot *slot, const struct gyaru_
     }
     if (engine->options.log.content)
         str_append(&slot->said, said->text, said->text_len);
+    if (event.kind != JOB_PREFILL)
+        engine_tap(engine, slot, event, said->text, said->text_len);
     if (event.kind != JOB_PREFILL || !said->finish)
         job_push_text(slot->job, &event, said->text, said->text_len);
     struct gyaru_error error;
@@ -343,7 +345,8 @@ static void *engine_main(void *arg)
 }
 
 int engine_new(const struct server_options *options, struct steering *steering, struct shelf *shelf,
-               void (*notify)(void *user), void *user, struct engine **out, struct gyaru_error *err)
+               struct tap *tap, void (*notify)(void *user), void *user, struct engine **out,
+               struct gyaru_error *err)
 {
     struct engine *engine = calloc(1, sizeof *engine);
     if (engine)
@@ -356,6 +359,7 @@ int engine_new(const struct server_options *options, struct steering *steering, 
     engine->options = *options;
     engine->steering = steering;
     engine->shelf = shelf;
+    engine->tap = tap;
     engine->notify = notify;
     engine->user = user;
     engine->progress = -1;

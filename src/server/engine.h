@@ -12,6 +12,7 @@
 #include "server/job.h"
 #include "server/server.h"
 #include "server/steering.h"
+#include "server/tap.h"
 
 enum engine_state { ENGINE_LOADING, ENGINE_READY, ENGINE_FAILED };
 
@@ -58,10 +59,10 @@ void engine_log_answer(const struct log_options *log, const struct job *job, dou
 struct engine;
 
 /* Starts the thread, which begins to load; it fills the shelf and does not touch it once the state
- * is READY. `notify` is called from it whenever there is news: a
- * new state, or events in some job. */
+ * is READY. `notify` is called from it whenever there is news: a new state, or events in some job;
+ * what all answers say also goes into the tap. */
 int engine_new(const struct server_options *options, struct steering *steering, struct shelf *shelf,
-               void (*notify)(void *user), void *user, struct engine **out,
+               struct tap *tap, void (*notify)(void *user), void *user, struct engine **out,
                struct gyaru_error *err);
 
 /* Ends every job as cancelled, stops the thread and waits for it; no notification comes after

@@ -15,6 +15,7 @@ struct slot {
     struct gyaru_session *session;
     struct job *job;    /* NULL: idle */
     uint64_t last_used; /* round */
+    uint64_t answer;    /* number of the job, for the tap */
     size_t n_tokens;
     double first_token; /* seconds, clock */
     uint64_t version;   /* of the live steering that the session has */
@@ -25,6 +26,7 @@ struct slot {
 struct engine {
     struct server_options options;
     struct steering *steering;
+    struct tap *tap;
     struct shelf *shelf; /* filled while loading; the event loop's afterwards */
     void (*notify)(void *user);
     void *user;
@@ -64,6 +66,10 @@ void engine_finish_job(struct engine *engine, struct job *job, enum gyaru_finish
 /* The same for a running one, whose slot is free then. */
 void engine_finish_slot(struct engine *engine, struct slot *slot, enum gyaru_finish finish,
                         const struct gyaru_error *error);
+
+/* What a running answer says, for those who only watch. */
+void engine_tap(struct engine *engine, const struct slot *slot, struct job_event event,
+                const char *text, size_t len);
 
 /* Starts the waiting jobs that find a slot and places for their vectors. */
 void engine_start_jobs(struct engine *engine);

@@ -27,10 +27,21 @@ void engine_finish_job(struct engine *engine, struct job *job, enum gyaru_finish
     job_unref(job);
 }
 
+void engine_tap(struct engine *engine, const struct slot *slot, struct job_event event,
+                const char *text, size_t len)
+{
+    struct tap_event tapped = {.answer = slot->answer,
+                               .owner = slot->job->connection,
+                               .own_strength = slot->job->options.steers,
+                               .event = event};
+    tap_push(engine->tap, &tapped, text, len);
+}
+
 void engine_finish_slot(struct engine *engine, struct slot *slot, enum gyaru_finish finish,
                         const struct gyaru_error *error)
 {
     struct job *job = slot->job;
+    engine_tap(engine, slot, (struct job_event){.kind = JOB_END}, NULL, 0);
     slot->job = NULL;
     slot->last_used = engine->round;
     gyaru_session_timings(slot->session, &job->end.timings);
@@ -107,6 +118,11 @@ static float live_strength(const struct engine *engine)
     return engine->live.n ? engine->live.parts[0].strength : 0;
 }
 
+static float main_strength(const struct engine *engine, const struct steer_mix *mix)
+{
+    return mix->n && !mix->parts[0].follows ? mix->parts[0].strength : live_strength(engine);
+}
+
 static int start_session(struct engine *engine, struct job *job, const struct steer_mix *mix,
                          const struct claim *claim, struct gyaru_error *err)
 {
@@ -137,8 +153,12 @@ static int start_session(struct engine *engine, struct job *job, const struct st
         return -1;
     slot->job = job;
     slot->claim = *claim;
+    slot->answer = nth + 1;
     slot->n_tokens = 0;
     slot->version = engine->live_version;
+    engine_tap(engine, slot,
+               (struct job_event){.kind = JOB_PREFILL, .strength = main_strength(engine, mix)},
+               NULL, 0);
     return 0;
 }
 

@@ -329,21 +329,51 @@ static const char *method_of(struct lws *wsi)
     return "";
 }
 
-/* A page opened with ?key= gets the key as a cookie, which its scripts and socket then carry. */
-static int answer_with_cookie(struct server *server, struct conn *conn, struct lws *wsi)
+/* The arguments of the request except the key, encoded again for an attribute in HTML. */
+static void add_arguments(struct lws *wsi, struct str *out)
 {
-    struct str cookie = STR_INIT;
+    char argument[HEADER_MAX];
+    const char *before = "?";
+    int len;
+    for (int i = 0; (len = lws_hdr_copy_fragment(wsi, argument, sizeof argument,
+                                                 WSI_TOKEN_HTTP_URI_ARGS, i)) > 0;
+         i++) {
+        size_t name = strcspn(argument, "=");
+        if (!strncmp(argument, "key=", 4))
+            continue;
+        str_puts(out, before);
+        str_url(out, argument, name);
+        if (argument[name]) {
+            str_putc(out, '=');
+            str_url(out, argument + name + 1, (size_t)len - name - 1);
+        }
+        before = "&amp;";
+    }
+}
+
+/* A page opened with ?key= gets the key as a cookie, which its scripts and socket then carry. It
+ * comes back to itself by its own request: a redirect would not carry a strict cookie. */
+static int answer_with_cookie(struct server *server, struct conn *conn, struct lws *wsi,
+                              const char *path)
+{
+    struct str cookie = STR_INIT, body = STR_INIT;
     str_printf(&cookie, "gyaru_key=%s; HttpOnly; SameSite=Strict; Path=/", server->options.api_key);
-    char *text = str_take(&cookie);
-    if (!text)
+    str_printf(&body, "<!doctype html><meta http-equiv=\"refresh\" content=\"0;url=%s", path);
+    add_arguments(wsi, &body);
+    str_puts(&body, "\">");
+    size_t len = body.len;
+    char *text = str_take(&cookie), *page = str_take(&body);
+    if (!text || !page) {
+        free(text);
+        free(page);
         return -1;
-    static const unsigned char body[] =
-        "<!doctype html><meta http-equiv=\"refresh\" content=\"0;url=/\">";
+    }
     int rc = http_answer(conn, wsi,
                          (struct http_answer){.status = 200,
                                               .type = "text/html; charset=utf-8",
-                                              .body = body,
-                                              .len = sizeof body - 1,
+                                              .body = (const unsigned char *)page,
+                                              .len = len,
+                                              .owned = page,
                                               .extra_name = "set-cookie:",
                                               .extra_value = text});
     free(text);
@@ -391,9 +421,9 @@ int http_request(struct server *server, struct conn *conn, struct lws *wsi, cons
     if (known_path || !reads)
         return not_allowed(conn, wsi);
     char key[HEADER_MAX];
-    if (server->options.api_key && !strcmp(path, "/") &&
+    if (server->options.api_key && (!strcmp(path, "/") || !strcmp(path, "/overlay")) &&
         lws_get_urlarg_by_name(wsi, "key=", key, sizeof key))
-        return answer_with_cookie(server, conn, wsi);
+        return answer_with_cookie(server, conn, wsi, path);
     if (asset_answer(conn, wsi, path, &rc))
         return rc;
     return http_error(conn, wsi, 404, "not_found_error", "there is nothing of this name");
@@ -423,23 +453,29 @@ int http_body_end(struct server *server, struct conn *conn, struct lws *wsi)
     return route ? route->answer(server, conn, wsi) : -1;
 }
 
+bool http_is_path(struct lws *wsi, const char *path)
+{
+    char uri[64];
+    const char *asked = copy_header(wsi, WSI_TOKEN_GET_URI, uri, sizeof uri);
+    return asked && !strcmp(asked, path);
+}
+
 int http_upgrade(struct server *server, struct lws *wsi)
 {
     /* libwebsockets has no place for us to keep anything yet. */
     struct conn conn = {.ws = NULL};
-    char path[64];
     int rc = 0;
     if (refused(server, &conn, wsi, false, &rc)) {
         http_release(server, &conn);
         return -1;
     }
     conn.exchange.close = true;
-    const char *uri = copy_header(wsi, WSI_TOKEN_GET_URI, path, sizeof path);
-    if (!uri || strcmp(uri, "/ws"))
-        rc = http_error(&conn, wsi, 404, "not_found_error", "the WebSocket is at /ws");
+    bool watches = http_is_path(wsi, PATH_OVERLAY);
+    if (!watches && !http_is_path(wsi, PATH_WS))
+        rc = http_error(&conn, wsi, 404, "not_found_error", "the WebSocket is at " PATH_WS);
     else if (server->stopping)
         rc = http_error(&conn, wsi, 503, "unavailable_error", "Shutting down");
-    else if (engine_state(server->engine) != ENGINE_READY)
+    else if (!watches && engine_state(server->engine) != ENGINE_READY)
         rc = http_error(&conn, wsi, 503, "unavailable_error", "Loading model");
     http_release(server, &conn);
     return rc;

@@ -97,13 +97,18 @@ static size_t prefix_len(const char *text, size_t len)
     return n;
 }
 
+size_t job_event_fill(struct job_event *event, const char *text, size_t len)
+{
+    event->text_len = prefix_len(text, len);
+    if (event->text_len)
+        memcpy(event->text, text, event->text_len);
+    return event->text_len;
+}
+
 void job_push_text(struct job *job, struct job_event *event, const char *text, size_t len)
 {
     do {
-        size_t n = prefix_len(text, len);
-        event->text_len = n;
-        if (n)
-            memcpy(event->text, text, n);
+        size_t n = job_event_fill(event, text, len);
         job_push(job, event);
         event->kind = JOB_TEXT;
         text += n;

@@ -58,7 +58,8 @@ struct job {
     struct job_options options;
     struct gyaru_message *messages;
     size_t n_messages;
-    int max_tokens; /* 0: what the context leaves */
+    int max_tokens;      /* 0: what the context leaves */
+    uint64_t connection; /* number of the WebSocket that asked, which may speak it; 0: none */
 
     double submitted; /* seconds, clock */
     struct job_end end;
@@ -89,6 +90,9 @@ bool job_cancelled(struct job *job);
 void job_push(struct job *job, const struct job_event *event);
 void job_push_text(struct job *job, struct job_event *event, const char *text, size_t len);
 void job_push_end(struct job *job);
+
+/* Puts as many whole characters of the text into the event as it holds; gives their bytes. */
+size_t job_event_fill(struct job_event *event, const char *text, size_t len);
 
 /* Owner's side: takes the oldest event; false if there is none. */
 bool job_pop(struct job *job, struct job_event *event);

@@ -4,6 +4,7 @@
 #include "server/api.h"
 
 #include "base/str.h"
+#include "server/overlay.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -92,6 +93,12 @@ int api_metrics(struct server *server, struct conn *conn, struct lws *wsi)
     metric(&out, "queue_places", "gauge", counts.places, "Requests that may wait.");
     metric(&out, "queue_waiting", "gauge", counts.waiting, "Requests that wait.");
     metric(&out, "connections", "gauge", server->n_connections, "Open sockets.");
+    const struct broadcast *broadcast = overlay_broadcast(server->overlay);
+    metric(&out, "overlay_viewers", "gauge", (double)broadcast->n_viewers, "Open overlays.");
+    metric(&out, "overlay_sent_total", "counter", (double)broadcast->sent,
+           "Messages that overlays got, summed over them.");
+    metric(&out, "overlay_dropped_total", "counter", (double)broadcast->dropped,
+           "Messages that overlays missed because they are slow.");
     metric(&out, "strength", "gauge", (double)steering_get(&server->steering).strength,
            "Live strength of the control vector.");
     metric(&out, "meter_cosine", "gauge", (double)t.cosine, "Raw meter of the newest token.");

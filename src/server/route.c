@@ -52,7 +52,8 @@ static const struct route routes[] = {
     {"POST", "/completion", false, true, api_completion},
     {"POST", "/api/chat", false, true, api_ollama_chat},
     {"GET", "/metrics", false, false, api_metrics},
-    {"GET", "/ws", false, false, answer_ws},
+    {"GET", PATH_WS, false, false, answer_ws},
+    {"GET", PATH_OVERLAY, false, false, answer_ws},
 };
 
 static bool matches(const char *pattern, const char *path)

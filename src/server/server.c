@@ -10,6 +10,7 @@
 #include "base/file.h"
 #include "server/guard.h"
 #include "server/log.h"
+#include "server/overlay.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -183,6 +184,25 @@ static int on_http(struct server *server, struct lws *wsi, enum lws_callback_rea
     }
 }
 
+static int on_established(struct server *server, struct lws *wsi, struct conn *conn)
+{
+    if (http_is_path(wsi, PATH_OVERLAY))
+        conn->viewer = overlay_open(server->overlay, wsi);
+    else
+        conn->ws = ws_open(server, wsi);
+    return conn->ws || conn->viewer ? 0 : -1;
+}
+
+static void on_closed(struct conn *conn)
+{
+    if (conn->ws)
+        ws_close(conn->ws);
+    if (conn->viewer)
+        viewer_close(conn->viewer);
+    conn->ws = NULL;
+    conn->viewer = NULL;
+}
+
 static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *user, void *in,
                     size_t len)
 {
@@ -202,17 +222,17 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
         stream_notify_all(server_of(wsi));
         return 0;
     case LWS_CALLBACK_ESTABLISHED:
-        conn->ws = ws_open(server_of(wsi), wsi);
-        return conn->ws ? 0 : -1;
+        return on_established(server_of(wsi), wsi, conn);
     case LWS_CALLBACK_RECEIVE:
-        return ws_receive(conn->ws, in, len);
+        /* An overlay has nothing to say. */
+        return conn->ws ? ws_receive(conn->ws, in, len) : -1;
     case LWS_CALLBACK_SERVER_WRITEABLE:
-        return conn->ws ? ws_writeable(conn->ws) : 0;
+        return conn->ws       ? ws_writeable(conn->ws)
+               : conn->viewer ? viewer_writeable(conn->viewer)
+                              : 0;
     case LWS_CALLBACK_CLOSED:
-        if (conn && conn->ws)
-            ws_close(conn->ws);
         if (conn)
-            conn->ws = NULL;
+            on_closed(conn);
         return 0;
     default:
         return on_http(server_of(wsi), wsi, reason, conn, in, len);
@@ -317,9 +337,14 @@ int server_new(const struct server_options *options, struct server **out, struct
     steering_init(&server->steering);
     fit_file_limit(&server->options);
     lws_set_log_level(LLL_ERR, lws_log);
+    server->overlay = overlay_new(server);
+    if (!server->overlay) {
+        server_free(server);
+        return error_memory(err, sizeof *server, "the server");
+    }
     if (open_context(server, err) || open_port(server, err) ||
-        engine_new(options, &server->steering, &server->shelf, on_news, server, &server->engine,
-                   err)) {
+        engine_new(options, &server->steering, &server->shelf, overlay_tap(server->overlay),
+                   on_news, server, &server->engine, err)) {
         server_free(server);
         return -1;
     }
@@ -337,9 +362,11 @@ void server_free(struct server *server)
         engine_stop(server->engine);
     if (server->context) {
         lws_sul_cancel(&server->tick);
+        overlay_stop(server->overlay);
         lws_context_destroy(server->context);
     }
     engine_free(server->engine);
+    overlay_free(server->overlay);
     shelf_close(&server->shelf);
     steering_release(&server->steering);
     free(server);
@@ -375,8 +402,11 @@ static void begin_stop(struct server *server)
 static bool stop_finished(struct server *server)
 {
     double now = clock_seconds();
-    size_t left =
-        ws_go_away(server, now > server->deadline) + stream_go_away(server, now > server->deadline);
+    bool late = now > server->deadline;
+    size_t left = ws_go_away(server, late) + stream_go_away(server, late);
+    /* The overlay shows the last answers to their end. */
+    if (!left)
+        left = broadcast_go_away(overlay_broadcast(server->overlay));
     return !left || now > server->deadline + CLOSE_SECONDS;
 }
 
@@ -385,6 +415,7 @@ static void on_tick(lws_sorted_usec_list_t *tick)
     struct server *server = lws_container_of(tick, struct server, tick);
     ws_tick_all(server);
     stream_tick_all(server);
+    overlay_tick(server->overlay);
     lws_usec_t period = server->stopping ? LWS_US_PER_SEC / 20 : LWS_US_PER_SEC;
     lws_sul_schedule(server->context, 0, &server->tick, on_tick, period);
 }

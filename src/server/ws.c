@@ -14,6 +14,8 @@
 #include "base/json.h"
 #include "server/ask.h"
 #include "server/log.h"
+#include "server/overlay.h"
+#include "server/speech.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -49,6 +51,7 @@ struct ws {
     struct conversation conversation;
     struct job *job;   /* the running answer; NULL: none */
     struct str answer; /* its text as sent */
+    struct speech speech;
 };
 
 /* ---- sending -------------------------------------------------------------------------------- */
@@ -206,6 +209,13 @@ static void send_done(struct ws *ws, const char *reason, const struct gyaru_timi
     send_json(ws, json);
 }
 
+static void send_sentences(struct ws *ws, bool end)
+{
+    json_t *sentence;
+    while ((sentence = speech_next(&ws->speech, end)))
+        send_json(ws, sentence);
+}
+
 static void send_end(struct ws *ws)
 {
     static const char *const reasons[] = {
@@ -213,8 +223,10 @@ static void send_end(struct ws *ws)
     const struct job_end *end = &ws->job->end;
     if (end->failed)
         send_error(ws, "failed", end->error.text);
-    else
+    else {
+        send_sentences(ws, true);
         send_done(ws, reasons[end->finish], &end->timings);
+    }
     keep_answer(ws);
 }
 
@@ -226,9 +238,12 @@ static void send_token(struct ws *ws, const struct job_event *event)
         kill_connection(ws, "out of memory");
         return;
     }
-    if (event->text_len)
+    if (event->text_len) {
         send_json(ws, json_pack("{s:s,s:s%}", "type", "token", "content", ws->answer.data + start,
                                 ws->answer.len - start));
+        speech_feed(&ws->speech, ws->answer.data + start, ws->answer.len - start);
+        send_sentences(ws, false);
+    }
     if (event->kind != JOB_TOKEN || !isfinite(event->cosine))
         return;
     double rate = event->tokens_per_second > 0 ? (double)event->tokens_per_second : NAN;
@@ -367,6 +382,7 @@ static void start_answer(struct ws *ws, struct ask *ask)
         send_error(ws, "no_memory", "out of memory; try again");
         return;
     }
+    job->connection = ws->id;
     if (engine_submit(ws->server->engine, job)) {
         job_unref(job);
         conversation_pop(&ws->conversation);
@@ -375,6 +391,7 @@ static void start_answer(struct ws *ws, struct ask *ask)
     }
     ws->job = job;
     str_clear(&ws->answer);
+    speech_begin(&ws->speech);
 }
 
 static void on_message(struct ws *ws, const json_t *json)
@@ -473,6 +490,30 @@ static void on_system(struct ws *ws, const json_t *json)
         ws, json_pack("{s:s,s:s?}", "type", "system_updated", "content", ws->conversation.system));
 }
 
+static void on_voice(struct ws *ws, const json_t *json)
+{
+    const json_t *on = json_object_get(json, "on");
+    if (!json_is_boolean(on)) {
+        send_error(ws, "invalid", "voice: on must be true or false");
+        return;
+    }
+    ws->speech.on = json_is_true(on);
+    sentences_clear(&ws->speech.sentences);
+    overlay_spoken(ws->server->overlay, ws->id, ws->speech.on);
+    send_json(ws, json_pack("{s:s,s:b}", "type", "voice_updated", "on", ws->speech.on));
+}
+
+static void on_playing(struct ws *ws, const json_t *json)
+{
+    const json_t *index = json_object_get(json, "index");
+    const json_t *text = speech_shown(&ws->speech, index);
+    if (!text && !json_is_null(index)) {
+        send_error(ws, "invalid", "playing: index must be the number of a sentence, or null");
+        return;
+    }
+    overlay_playing(ws->server->overlay, ws->id, json_string_value(text), json_string_length(text));
+}
+
 static const struct {
     const char *type;
     void (*handle)(struct ws *ws, const json_t *json);
@@ -480,6 +521,7 @@ static const struct {
     {"message", on_message}, {"update_strength", on_strength},
     {"cancel", on_cancel},   {"reset", on_reset},
     {"system", on_system},   {"update_steering", on_steering},
+    {"voice", on_voice},     {"playing", on_playing},
 };
 
 static void on_text(struct ws *ws, const char *text, size_t len)
@@ -541,6 +583,7 @@ struct ws *ws_open(struct server *server, struct lws *wsi)
     ws->wsi = wsi;
     ws->id = ++server->next_id;
     ws->in = ws->answer = (struct str)STR_INIT;
+    speech_init(&ws->speech);
     conversation_init(&ws->conversation, server->options.history_bytes);
     if (conversation_set_system(&ws->conversation, server->options.system)) {
         free(ws);
@@ -558,6 +601,7 @@ void ws_close(struct ws *ws)
     while (*link != ws)
         link = &(*link)->next;
     *link = ws->next;
+    overlay_spoken(ws->server->overlay, ws->id, false);
     if (ws->job) {
         job_cancel(ws->job);
         engine_wake(ws->server->engine);
@@ -569,9 +613,18 @@ void ws_close(struct ws *ws)
         free(message);
     }
     conversation_release(&ws->conversation);
+    speech_release(&ws->speech);
     str_release(&ws->in);
     str_release(&ws->answer);
     free(ws);
+}
+
+bool ws_speaks(struct server *server, uint64_t id)
+{
+    const struct ws *ws = server->ws_list;
+    while (ws && ws->id != id)
+        ws = ws->next;
+    return ws && ws->speech.on;
 }
 
 void ws_notify_all(struct server *server)
@@ -584,6 +637,7 @@ void ws_notify_all(struct server *server)
                  (ws->job && job_pending(ws->job)))
             want_write(ws);
     }
+    overlay_update(server->overlay);
 }
 
 void ws_tick_all(struct server *server)

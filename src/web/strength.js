@@ -153,7 +153,7 @@ export class Strength {
     {
         const part = (value) => ((value - this.min) / (this.max - this.min)).toFixed(4);
         const style = this.slider.parentElement.style;
-        const name = this.nameOf(this.value);
+        const name = strengthName(this.value);
         this.slider.value = this.value;
         this.slider.setAttribute('aria-valuetext', `${formatStrength(this.value)} ${name}`);
         style.setProperty('--at', part(this.value));
@@ -167,11 +167,11 @@ export class Strength {
             button.setAttribute('aria-pressed', String(value === this.value));
         });
     }
+}
 
-    /* The highest preset reached names the place. */
-    nameOf(value)
-    {
-        const i = PRESETS.findLastIndex((preset) => value >= preset);
-        return i < 0 ? t('reverse') : t('presetNames')[i];
-    }
+/* The highest preset reached names the place. */
+export function strengthName(value)
+{
+    const i = PRESETS.findLastIndex((preset) => value >= preset);
+    return i < 0 ? t('reverse') : t('presetNames')[i];
 }

@@ -231,6 +231,13 @@ function apply()
         redraw();
 }
 
+/* For a page without a switch: the language that it was asked for, else the user's. */
+export function useLanguage(wanted)
+{
+    language = wanted in tables ? wanted : preferred();
+    apply();
+}
+
 export function initLanguage(button)
 {
     language = preferred();

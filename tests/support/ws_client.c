@@ -133,13 +133,19 @@ static void drop(struct ws_client *ws, size_t n)
 
 struct ws_client *ws_connect_with(int port, const char *headers, int receive_buffer)
 {
+    return ws_connect_path(port, "/ws", headers, receive_buffer);
+}
+
+struct ws_client *ws_connect_path(int port, const char *path, const char *headers,
+                                  int receive_buffer)
+{
     struct ws_client *ws = calloc(1, sizeof *ws);
     char request[2048];
     int len = snprintf(request, sizeof request,
-                       "GET /ws HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
+                       "GET %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nUpgrade: websocket\r\n"
                        "Connection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
                        "Sec-WebSocket-Version: 13\r\n%s\r\n",
-                       port, headers ? headers : "");
+                       path, port, headers ? headers : "");
     ws->fd = tcp_connect(port, receive_buffer);
     tcp_send(ws->fd, request, (size_t)len);
     size_t n = 4;

@@ -37,6 +37,10 @@ struct ws_client {
 /* `headers` as above. The client is usable if the status is 101. */
 struct ws_client *ws_connect_with(int port, const char *headers, int receive_buffer);
 
+/* The same at another path than /ws. */
+struct ws_client *ws_connect_path(int port, const char *path, const char *headers,
+                                  int receive_buffer);
+
 /* Connects, expects 101 and takes the hello (caller frees *hello; may be NULL). */
 struct ws_client *ws_connect(int port, json_t **hello);
 void ws_disconnect(struct ws_client *ws); /* without a close frame */
