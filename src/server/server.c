@@ -15,6 +15,7 @@
 #include <arpa/inet.h>
 #include <errno.h>
 #include <netdb.h>
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -133,6 +134,9 @@ static void accept_some(struct server *server, int listener)
         }
         int size = SEND_BUFFER;
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+        /* Tokens are small and come one by one: none may wait for the acknowledgement of another. */
+        int one = 1;
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         lws_adopt_socket_vhost(server->vhost, fd); /* closes fd on failure */
     }
 }
