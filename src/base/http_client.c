@@ -3,10 +3,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include <curl/curl.h>
 
-#define CONNECT_SECONDS 15L
+#define CONNECT_SECONDS 15.0
+#define POLL_MS         100
 
 /* What the callbacks share. */
 struct exchange {
@@ -28,6 +30,25 @@ bool http_client_is_local(const char *url)
     return local;
 }
 
+int http_client_check_base(const char *url, struct gyaru_error *err)
+{
+    static const CURLUPart unwanted[] = {CURLUPART_USER, CURLUPART_PASSWORD, CURLUPART_QUERY,
+                                         CURLUPART_FRAGMENT};
+    CURLU *parts = curl_url();
+    char *text = NULL;
+    bool good = parts && !curl_url_set(parts, CURLUPART_URL, url, 0) &&
+                (!strncasecmp(url, "http://", 7) || !strncasecmp(url, "https://", 8));
+    for (size_t i = 0; good && i < sizeof unwanted / sizeof unwanted[0]; i++) {
+        good = curl_url_get(parts, unwanted[i], &text, 0) != CURLUE_OK;
+        curl_free(text);
+        text = NULL;
+    }
+    curl_url_cleanup(parts);
+    return good ? 0
+                : error_set(err, GYARU_USAGE, "'%s' is no address such as http://127.0.0.1:50021",
+                            url);
+}
+
 static size_t take_body(char *data, size_t size, size_t n, void *user)
 {
     struct exchange *e = user;
@@ -39,13 +60,37 @@ static size_t take_body(char *data, size_t size, size_t n, void *user)
     return str_failed(&e->response->body) ? 0 : size * n;
 }
 
-static int ask_progress(void *user, curl_off_t down_total, curl_off_t down, curl_off_t up_total,
-                        curl_off_t up)
+static bool is_stopped(struct exchange *e)
 {
-    struct exchange *e = user;
     const struct http_client_request *r = e->request;
     e->stopped = r->progress && r->progress(r->progress_user, r->what, r->done, r->total);
     return e->stopped;
+}
+
+/* curl_easy_perform() asks its progress callback once a second while nothing arrives, which is too
+ * seldom for somebody who waits for the end. */
+static CURLcode perform(CURL *curl, struct exchange *e)
+{
+    CURLM *multi = curl_multi_init();
+    CURLcode code = CURLE_OUT_OF_MEMORY;
+    int running = 1, n;
+    if (!multi || curl_multi_add_handle(multi, curl)) {
+        curl_multi_cleanup(multi);
+        return code;
+    }
+    while (running && !is_stopped(e)) {
+        if (curl_multi_perform(multi, &running) ||
+            (running && curl_multi_poll(multi, NULL, 0, POLL_MS, NULL)))
+            break;
+    }
+    const CURLMsg *message = curl_multi_info_read(multi, &n);
+    if (message && message->msg == CURLMSG_DONE)
+        code = message->data.result;
+    else if (e->stopped)
+        code = CURLE_ABORTED_BY_CALLBACK;
+    curl_multi_remove_handle(multi, curl);
+    curl_multi_cleanup(multi);
+    return code;
 }
 
 static bool add_header(struct curl_slist **list, const char *line)
@@ -76,14 +121,13 @@ static void set_options(CURL *curl, struct exchange *e, struct curl_slist *heade
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(curl, CURLOPT_USERAGENT, "gyaru/" GYARU_VERSION);
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
-    curl_easy_setopt(curl, CURLOPT_CONNECTTIMEOUT, CONNECT_SECONDS);
+    curl_easy_setopt(
+        curl, CURLOPT_CONNECTTIMEOUT_MS,
+        (long)(1000 * (r->connect_timeout > 0 ? r->connect_timeout : CONNECT_SECONDS)));
     curl_easy_setopt(curl, CURLOPT_TIMEOUT_MS, (long)(1000 * r->timeout));
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take_body);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, e);
-    curl_easy_setopt(curl, CURLOPT_NOPROGRESS, 0L);
-    curl_easy_setopt(curl, CURLOPT_XFERINFOFUNCTION, ask_progress);
-    curl_easy_setopt(curl, CURLOPT_XFERINFODATA, e);
-    if (http_client_is_local(r->url))
+    if (r->direct || http_client_is_local(r->url))
         curl_easy_setopt(curl, CURLOPT_NOPROXY, "*");
     if (r->body)
         curl_easy_setopt(curl, CURLOPT_POSTFIELDS, r->body);
@@ -101,7 +145,10 @@ static enum http_client_outcome failed(const struct exchange *e, CURLcode code,
         error_set(err, GYARU_FAILED, "%s: no answer within %g s", r->url, r->timeout);
     else
         error_set(err, GYARU_FAILED, "%s: %s", r->url, curl_easy_strerror(code));
-    return e->stopped ? HTTP_STOPPED : HTTP_FAILED;
+    return e->stopped                         ? HTTP_STOPPED
+           : e->too_large                     ? HTTP_TOO_LARGE
+           : code == CURLE_OPERATION_TIMEDOUT ? HTTP_TIMED_OUT
+                                              : HTTP_FAILED;
 }
 
 enum http_client_outcome http_client_request(const struct http_client_request *request,
@@ -119,7 +166,7 @@ enum http_client_outcome http_client_request(const struct http_client_request *r
         return HTTP_FAILED;
     }
     set_options(curl, &e, headers);
-    CURLcode code = curl_easy_perform(curl);
+    CURLcode code = perform(curl, &e);
     if (code == CURLE_OK) {
         curl_off_t wait = 0;
         curl_easy_getinfo(curl, CURLINFO_RESPONSE_CODE, &out.status);

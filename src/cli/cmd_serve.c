@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 
 #include "base/file.h"
+#include "base/http_client.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "server/log.h"
@@ -18,15 +19,16 @@
 #define KEY_MIN       8 /* characters of an API key */
 #define REPORT_FOLDER "outputs/reports"
 #define PERSONAS      "data/prompts.json"
+#define VOICE_URL     "http://127.0.0.1:50021" /* where VOICEVOX listens */
 
 struct serve {
     struct common_options common;
     struct sampling_options sampling;
-    const char *host, *port_file, *key_file, *system, *allow_origin, *vectors, *reports;
+    const char *host, *port_file, *key_file, *system, *allow_origin, *vectors, *reports, *voice_url;
     char *personas;   /* owned: file of system prompts to choose from */
     char *own_vector; /* owned: the model's own */
     int port, sessions, waiting, connections, message_bytes, body_bytes, ring_events, idle_seconds,
-        send_seconds, drain_seconds, ping_seconds, per_address;
+        send_seconds, drain_seconds, ping_seconds, per_address, voice_speaker, voice_seconds;
     const char *log_level, *log_format;
     bool log_content;
     char *key; /* owned; NULL: none */
@@ -64,6 +66,13 @@ static const struct option_spec serve_options[] = {
      "API answers that run or wait for one client address (16)"},
     {0, "allow-origin", OPTION_TEXT, AT(allow_origin), 0, 0, "LIST",
      "other web pages that may use the API, as http://HOST:PORT with commas between (none)"},
+    {0, "voicevox-url", OPTION_TEXT, AT(voice_url), 0, 0, "URL",
+     "of a VOICEVOX-compatible engine, none: no voice (else VOICEVOX_URL, else config: voice.url, "
+     "else http://127.0.0.1:50021)"},
+    {0, "voice-speaker", OPTION_INT, AT(voice_speaker), 0, 2147483647, "N",
+     "number of the style that speaks (config: voice.speaker, else the engine's first)"},
+    {0, "voice-timeout", OPTION_INT, AT(voice_seconds), 1, 3600, "SECONDS",
+     "for one call of the voice engine (60)"},
     {0, "ring", OPTION_INT, AT(ring_events), 16, 1 << 20, "N",
      "tokens of one answer that may wait for a slow reader (1024)"},
     {0, "idle-timeout", OPTION_INT, AT(idle_seconds), 1, 86400, "SECONDS",
@@ -99,6 +108,8 @@ static void serve_init(struct serve *serve)
         .idle_seconds = defaults.idle_seconds,
         .send_seconds = defaults.send_seconds,
         .drain_seconds = defaults.drain_seconds,
+        .voice_speaker = OPTION_UNSET,
+        .voice_seconds = (int)defaults.voice.timeout,
         .loaded = {.vector = -1},
     };
     common_options_init(&serve->common);
@@ -224,6 +235,22 @@ static int read_log_options(struct serve *serve, struct gyaru_error *err)
     return 0;
 }
 
+static int finish_voice(struct serve *serve, const struct config *config, struct gyaru_error *err)
+{
+    const char *environment = getenv("VOICEVOX_URL");
+    if (!serve->voice_url)
+        serve->voice_url = environment && *environment ? environment
+                           : config->voice_url         ? config->voice_url
+                                                       : VOICE_URL;
+    if (serve->voice_speaker == OPTION_UNSET)
+        serve->voice_speaker = config->voice_speaker == CONFIG_UNSET ? -1 : config->voice_speaker;
+    if (!strcmp(serve->voice_url, "none")) {
+        serve->voice_url = NULL;
+        return 0;
+    }
+    return http_client_check_base(serve->voice_url, err) ? error_prefix(err, "--voicevox-url") : 0;
+}
+
 static int finish_options(struct serve *serve, struct gyaru_error *err)
 {
     struct config *config = &serve->common.config;
@@ -240,7 +267,7 @@ static int finish_options(struct serve *serve, struct gyaru_error *err)
         serve->vectors = config->vectors ? config->vectors : LOAD_VECTOR_FOLDER;
     if (!serve->reports)
         serve->reports = config->reports ? config->reports : REPORT_FOLDER;
-    if (common_data_path(PERSONAS, &serve->personas, err))
+    if (finish_voice(serve, config, err) || common_data_path(PERSONAS, &serve->personas, err))
         return -1;
     /* Found again by the engine thread; a name that is wrong is better said before listening. */
     char *dir;
@@ -279,6 +306,9 @@ static void fill_options(struct serve *serve, struct server_options *options)
     options->send_seconds = serve->send_seconds;
     options->drain_seconds = serve->drain_seconds;
     options->log = serve->log;
+    options->voice.url = serve->voice_url;
+    options->voice.speaker = serve->voice_speaker;
+    options->voice.timeout = serve->voice_seconds;
     options->load = load;
     options->unload = unload;
     options->user = serve;

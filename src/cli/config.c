@@ -47,6 +47,8 @@ static const struct setting settings[] = {
     {"generation", "system_prompt", TEXT, AT(system_prompt), 0, 0},
     {"server", "host", TEXT, AT(host), 0, 0},
     {"server", "port", INTEGER, AT(port), 0, 65535},
+    {"voice", "url", TEXT, AT(voice_url), 0, 0},
+    {"voice", "speaker", INTEGER, AT(voice_speaker), 0, 2147483647},
 };
 
 #define N_SETTINGS (sizeof settings / sizeof settings[0])
@@ -63,6 +65,7 @@ void config_init(struct config *config)
         .top_k = CONFIG_UNSET,
         .max_tokens = CONFIG_UNSET,
         .port = CONFIG_UNSET,
+        .voice_speaker = CONFIG_UNSET,
     };
 }
 

@@ -26,6 +26,8 @@ struct config {
     char *system_prompt;
     char *host; /* server.* */
     int port;
+    char *voice_url;   /* voice.url */
+    int voice_speaker; /* voice.speaker */
 };
 
 void config_init(struct config *config);

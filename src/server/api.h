@@ -31,6 +31,13 @@ int api_detokenize(struct server *server, struct conn *conn, struct lws *wsi);
 int api_props(struct server *server, struct conn *conn, struct lws *wsi);
 int api_ollama_chat(struct server *server, struct conn *conn, struct lws *wsi);
 
+/* voice_api.c */
+int api_speech(struct server *server, struct conn *conn, struct lws *wsi);
+int api_voice_speakers(struct server *server, struct conn *conn, struct lws *wsi);
+int api_voice_version(struct server *server, struct conn *conn, struct lws *wsi);
+int api_voice_query(struct server *server, struct conn *conn, struct lws *wsi);
+int api_voice_synthesis(struct server *server, struct conn *conn, struct lws *wsi);
+
 /* metrics.c */
 int api_metrics(struct server *server, struct conn *conn, struct lws *wsi);
 

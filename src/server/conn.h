@@ -20,17 +20,19 @@ struct server {
     uint64_t shelf_version; /* grows when an entry is another one */
     struct engine *engine;
     struct overlay *overlay;
+    struct voice *voice;
     struct lws_context *context;
     struct lws_vhost *vhost;
-    lws_retry_bo_t idle_policy; /* of WebSockets */
-    struct lws *listener;       /* NULL once the server stops accepting */
-    int port;                   /* as bound */
-    int n_connections;          /* sockets accepted and not yet closed */
-    struct ws *ws_list;         /* all WebSockets */
-    uint64_t next_id;           /* of a WebSocket; from 1 */
-    struct stream *streams;     /* all HTTP answers being made */
-    uint64_t next_answer;       /* of an HTTP answer; from 1 */
-    size_t body_bytes;          /* of all request bodies held */
+    lws_retry_bo_t idle_policy;     /* of WebSockets */
+    struct lws *listener;           /* NULL once the server stops accepting */
+    int port;                       /* as bound */
+    int n_connections;              /* sockets accepted and not yet closed */
+    struct ws *ws_list;             /* all WebSockets */
+    uint64_t next_id;               /* of a WebSocket; from 1 */
+    struct stream *streams;         /* all HTTP answers being made */
+    uint64_t next_answer;           /* of an HTTP answer; from 1 */
+    struct voice_wait *voice_waits; /* all HTTP answers that wait for the voice engine */
+    size_t body_bytes;              /* of all request bodies held */
     lws_sorted_usec_list_t tick;
     atomic_bool stop, reload; /* set from other threads */
     bool stopping;
@@ -56,12 +58,14 @@ struct exchange {
 
 struct stream;
 struct viewer;
+struct voice_wait;
 
 struct conn {
     struct exchange exchange;
-    struct stream *stream; /* an answer that is still being made; NULL: none */
-    struct ws *ws;         /* NULL: HTTP, or an overlay */
-    struct viewer *viewer; /* of the overlay; NULL: none */
+    struct stream *stream;    /* an answer that is still being made; NULL: none */
+    struct voice_wait *voice; /* an answer that waits for the voice engine; NULL: none */
+    struct ws *ws;            /* NULL: HTTP, or an overlay */
+    struct viewer *viewer;    /* of the overlay; NULL: none */
 };
 
 /* The callbacks of libwebsockets for a connection that speaks HTTP; -1 closes it. */

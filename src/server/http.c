@@ -8,6 +8,7 @@
 
 #include "server/guard.h"
 #include "server/route.h"
+#include "server/voice_api.h"
 
 #include <jansson.h>
 #include <stdlib.h>
@@ -16,9 +17,9 @@
 #define HEADER_MAX   1024       /* bytes of any header that we look at */
 #define BODIES_BYTES (32 << 20) /* of all request bodies held at a time */
 
-static const char page_policy[] =
-    "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'none'; "
-    "frame-ancestors 'self'; object-src 'none'";
+static const char page_policy[] = "default-src 'self'; img-src 'self' data:; media-src 'self' "
+                                  "blob:; base-uri 'none'; form-action 'none'; "
+                                  "frame-ancestors 'self'; object-src 'none'";
 
 static const char *const security_headers[][2] = {
     {"x-content-type-options:", "nosniff"},
@@ -171,6 +172,8 @@ int http_writeable(struct conn *conn, struct lws *wsi)
     struct exchange *x = &conn->exchange;
     if (conn->stream)
         return stream_writeable(conn);
+    if (conn->voice)
+        return voice_writeable(conn);
     if (!x->answering)
         return 0;
     if (send_body(x, wsi))
@@ -307,8 +310,9 @@ static bool bad_body(struct server *server, struct conn *conn, struct lws *wsi, 
         *rc = http_error(conn, wsi, 413, "invalid_request_error", "the request is too large");
     else if (strtoull(length, NULL, 10) > BODIES_BYTES - server->body_bytes)
         *rc = http_error(conn, wsi, 503, "unavailable_error", "too many large requests; try again");
-    else if (!copy_header(wsi, WSI_TOKEN_HTTP_CONTENT_TYPE, type, sizeof type) ||
-             strncasecmp(type, "application/json", 16))
+    else if (strtoull(length, NULL, 10) &&
+             (!copy_header(wsi, WSI_TOKEN_HTTP_CONTENT_TYPE, type, sizeof type) ||
+              strncasecmp(type, "application/json", 16)))
         /* A page elsewhere may post text/plain without being asked for permission first. */
         *rc = http_error(conn, wsi, 403, "permission_error", "send application/json");
     else {
@@ -316,6 +320,13 @@ static bool bad_body(struct server *server, struct conn *conn, struct lws *wsi, 
         return false;
     }
     return true;
+}
+
+/* Does the request announce a body, be it an empty one? */
+static bool has_body(struct lws *wsi)
+{
+    return lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_CONTENT_LENGTH) > 0 ||
+           lws_hdr_total_length(wsi, WSI_TOKEN_HTTP_TRANSFER_ENCODING) > 0;
 }
 
 /* ---- dispatch ------------------------------------------------------------------------------- */
@@ -395,7 +406,7 @@ static int not_allowed(struct conn *conn, struct lws *wsi)
 
 int http_request(struct server *server, struct conn *conn, struct lws *wsi, const char *path)
 {
-    if (conn->stream) /* one answer at a time */
+    if (conn->stream || conn->voice) /* one answer at a time */
         return -1;
     http_release(server, conn);
     const char *method = method_of(wsi);
@@ -408,9 +419,13 @@ int http_request(struct server *server, struct conn *conn, struct lws *wsi, cons
         return rc;
     if (preflight)
         return answer_preflight(conn, wsi);
-    if (!reads && (!route || route->has_body) && bad_body(server, conn, wsi, &rc))
+    bool wants_body =
+        route && (route->body == BODY_JSON || (route->body == BODY_MAYBE && has_body(wsi)));
+    if (!reads && (!route || wants_body) && bad_body(server, conn, wsi, &rc))
         return rc;
-    if (route && route->has_body) {
+    /* libwebsockets goes on to wait for a body that nobody announced. */
+    conn->exchange.close = !reads && !has_body(wsi);
+    if (wants_body) {
         conn->exchange.route = route;
         return 0;
     }

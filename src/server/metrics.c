@@ -57,6 +57,21 @@ static void add_first_token(struct str *out, const struct engine_totals *t)
                t->first_seconds, (unsigned long long)n);
 }
 
+static void add_voice(struct str *out, struct server *server)
+{
+    struct voice_totals t = voice_totals(server->voice);
+    head(out, "speech_requests_total", "counter", "Requests to speak that ended, by how.");
+    str_printf(out,
+               "gyaru_speech_requests_total{end=\"spoken\"} %llu\n"
+               "gyaru_speech_requests_total{end=\"failed\"} %llu\n"
+               "gyaru_speech_requests_total{end=\"cancelled\"} %llu\n",
+               (unsigned long long)t.spoken, (unsigned long long)t.failed,
+               (unsigned long long)t.cancelled);
+    metric(out, "speech_sound_seconds_total", "counter", t.sound_seconds, "Speech that was made.");
+    metric(out, "speech_busy_seconds_total", "counter", t.busy_seconds,
+           "Time that the voice engine took for it.");
+}
+
 /* Resident memory of the process, bytes; NaN if it cannot be read. */
 static double resident_bytes(void)
 {
@@ -93,6 +108,7 @@ int api_metrics(struct server *server, struct conn *conn, struct lws *wsi)
     metric(&out, "queue_places", "gauge", counts.places, "Requests that may wait.");
     metric(&out, "queue_waiting", "gauge", counts.waiting, "Requests that wait.");
     metric(&out, "connections", "gauge", server->n_connections, "Open sockets.");
+    add_voice(&out, server);
     const struct broadcast *broadcast = overlay_broadcast(server->overlay);
     metric(&out, "overlay_viewers", "gauge", (double)broadcast->n_viewers, "Open overlays.");
     metric(&out, "overlay_sent_total", "counter", (double)broadcast->sent,

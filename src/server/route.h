@@ -8,10 +8,16 @@
 
 #include <jansson.h>
 
+enum route_body {
+    BODY_NONE,
+    BODY_JSON, /* is read first, into conn->exchange.request */
+    BODY_MAYBE /* the same, if there is one */
+};
+
 struct route {
     const char *method, *path;
     bool is_public; /* needs no key */
-    bool has_body;  /* a JSON body is read first, into conn->exchange.request */
+    enum route_body body;
     int (*answer)(struct server *server, struct conn *conn, struct lws *wsi);
 };
 

@@ -11,6 +11,7 @@
 #include "server/guard.h"
 #include "server/log.h"
 #include "server/overlay.h"
+#include "server/voice_api.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -50,6 +51,7 @@ void server_options_init(struct server_options *options)
         .ping_seconds = 15,
         .per_address = 16,
         .log = {.level = LOG_LEVEL_INFO},
+        .voice = {.speaker = -1, .timeout = 60, .waiting = 32},
     };
 }
 
@@ -134,7 +136,8 @@ static void accept_some(struct server *server, int listener)
         }
         int size = SEND_BUFFER;
         setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
-        /* Tokens are small and come one by one: none may wait for the acknowledgement of another. */
+        /* Tokens are small and come one by one: none may wait for the acknowledgement of another.
+         */
         int one = 1;
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
         lws_adopt_socket_vhost(server->vhost, fd); /* closes fd on failure */
@@ -180,6 +183,8 @@ static int on_http(struct server *server, struct lws *wsi, enum lws_callback_rea
     case LWS_CALLBACK_HTTP_DROP_PROTOCOL:
         if (conn && conn->stream)
             stream_close(conn);
+        if (conn && conn->voice)
+            voice_close(conn);
         if (conn)
             http_release(server, conn);
         return 0;
@@ -224,6 +229,7 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
     case LWS_CALLBACK_EVENT_WAIT_CANCELLED:
         ws_notify_all(server_of(wsi));
         stream_notify_all(server_of(wsi));
+        voice_notify_all(server_of(wsi));
         return 0;
     case LWS_CALLBACK_ESTABLISHED:
         return on_established(server_of(wsi), wsi, conn);
@@ -347,6 +353,7 @@ int server_new(const struct server_options *options, struct server **out, struct
         return error_memory(err, sizeof *server, "the server");
     }
     if (open_context(server, err) || open_port(server, err) ||
+        voice_new(&options->voice, &server->options.log, on_news, server, &server->voice, err) ||
         engine_new(options, &server->steering, &server->shelf, overlay_tap(server->overlay),
                    on_news, server, &server->engine, err)) {
         server_free(server);
@@ -364,6 +371,8 @@ void server_free(struct server *server)
      * ends first and the engine goes last. */
     if (server->engine)
         engine_stop(server->engine);
+    if (server->voice)
+        voice_stop(server->voice);
     if (server->context) {
         lws_sul_cancel(&server->tick);
         overlay_stop(server->overlay);
@@ -371,6 +380,7 @@ void server_free(struct server *server)
     }
     engine_free(server->engine);
     overlay_free(server->overlay);
+    voice_free(server->voice);
     shelf_close(&server->shelf);
     steering_release(&server->steering);
     free(server);
@@ -407,7 +417,8 @@ static bool stop_finished(struct server *server)
 {
     double now = clock_seconds();
     bool late = now > server->deadline;
-    size_t left = ws_go_away(server, late) + stream_go_away(server, late);
+    size_t left =
+        ws_go_away(server, late) + stream_go_away(server, late) + voice_go_away(server, late);
     /* The overlay shows the last answers to their end. */
     if (!left)
         left = broadcast_go_away(overlay_broadcast(server->overlay));

@@ -16,6 +16,7 @@
 
 #include "server/log.h"
 #include "server/shelf.h"
+#include "server/voice.h"
 
 /* What load() hands over; the strings live until unload(). No vector is attached yet. */
 struct server_model {
@@ -37,6 +38,7 @@ struct server_options {
     int max_tokens;           /* of an answer; 0: what the context leaves */
     int sessions;             /* answers at a time */
     struct log_options log;
+    struct voice_options voice;
 
     /* Limits; each has a default from server_options_init(). */
     int waiting;          /* requests that may wait for a session */
