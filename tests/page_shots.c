@@ -26,11 +26,11 @@ static const char *directory;
 static const struct size {
     const char *name;
     int width, height; /* CSS pixels */
-    double scale;
+    double scale;      /* pixels of the picture for each */
     bool touch;
-} sizes[] = {{"wide", 1920, 1080, 1, false},
+} sizes[] = {{"wide", 1920, 1080, 0.75, false},
              {"notebook", 1280, 720, 1, false},
-             {"phone", 375, 812, 2, true}};
+             {"phone", 375, 812, 1.5, true}};
 
 /* One answer up to a token in its middle: the text goes on from `text` while the meter runs
  * towards `to`. */

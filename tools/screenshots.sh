@@ -3,7 +3,7 @@
 # screenshots.sh --readme        - those of the README, in docs/images.
 # Options go to `gyaru serve` (-m MODEL, -v VECTOR); without any, the bundled model speaks, and a
 # second vector is made from the bundled pairs to mix with (under a minute, once).
-# Needs chromium and chromedriver.
+# Needs chromium and chromedriver; pngquant, where it is installed, makes the README's a third as large.
 set -eu
 [ $# -ge 1 ] || { echo "usage: tools/screenshots.sh DIR [OPTION...] | --readme" >&2; exit 2; }
 readme=
@@ -31,4 +31,6 @@ BUILD=build build/tests/page_shots "$dir" "$@"
 [ -z "$readme" ] || for name in wide-mix:page phone-mix:page-phone wide-english:page-english \
     notebook-vectors:page-vectors; do
     cp "$dir/${name%:*}.png" "docs/images/${name#*:}.png"
+    ! command -v pngquant >/dev/null ||
+        pngquant --force --ext .png --speed 1 256 "docs/images/${name#*:}.png"
 done
