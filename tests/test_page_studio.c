@@ -258,6 +258,10 @@ static void test_own_personas_are_kept(void **state)
                     "$('persona-text').value = '<b>猫</b>です。';"
                     "$('persona-text').dispatchEvent(new Event('input'))");
     page_check(&page, "$('persona-state').textContent === '変更はまだ使われていません'");
+    /* Nothing that comes in between takes it away. */
+    page_run(&page, "$('language').click(); $('language').click(); tab('sampling');"
+                    "tab('persona')");
+    page_check(&page, "$('persona-title').value === '猫'");
     page_run(&page, "$('persona-save').click()");
     page_wait(&page, "of('system').at(-1).content === '<b>猫</b>です。'");
     page_check(&page, "document.querySelectorAll('.persona').length === 4");

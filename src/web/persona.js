@@ -64,12 +64,18 @@ export class Persona {
         this.serverPrompt = null;
         this.asked = false;
         this.state = '';
+        this.edited = false; /* the editor holds what is not saved: nothing else may write there */
         $('persona-form').addEventListener('submit', (event) => {
             event.preventDefault();
             this.keep();
         });
         $('persona-delete').addEventListener('click', () => this.remove());
-        $('persona-text').addEventListener('input', () => this.setState('personaEdited'));
+        for (const field of [$('persona-title'), $('persona-text')]) {
+            field.addEventListener('input', () => {
+                this.edited = true;
+                this.setState('personaEdited');
+            });
+        }
         $('personas').addEventListener('keydown', (event) => this.step(event));
         onTab('persona', () => this.fetch());
         onLanguage(() => this.redraw());
@@ -119,7 +125,7 @@ export class Persona {
     /* The server took it. */
     updated()
     {
-        if (this.asked && this.state !== 'personaEdited')
+        if (this.asked && !this.edited)
             this.setState('personaUsed');
         this.asked = false;
     }
@@ -127,6 +133,7 @@ export class Persona {
     choose(id)
     {
         this.current = id;
+        this.edited = false;
         this.store();
         this.tell();
         this.redraw();
@@ -191,9 +198,11 @@ export class Persona {
         $('personas').replaceChildren(...this.all.map((one) => this.card(one, one.id === chosen.id)));
         if (focused)
             $('personas').querySelector('[aria-checked="true"]').focus();
-        $('persona-title').value = chosen.id === '' ? '' : chosen.name;
+        if (!this.edited) {
+            $('persona-title').value = chosen.id === '' ? '' : chosen.name;
+            $('persona-text').value = chosen.system ?? '';
+        }
         $('persona-title').placeholder = t('personaNew');
-        $('persona-text').value = chosen.system ?? '';
         $('persona-text').placeholder = t('personaEmpty');
         $('persona-delete').hidden = !chosen.own;
         $('persona-chip').hidden = chosen.id === '';
