@@ -156,6 +156,7 @@ $(BUILD)/tests/%: tests/%.c $(TEST_LIB) $(BUILD)/libgyaru.a
 
 # Parts of the program that are tested on their own.
 $(BUILD)/tests/test_config_edit: $(addprefix $(BUILD)/src/cli/,config_edit.o config_change.o)
+$(BUILD)/tests/test_places: $(addprefix $(BUILD)/src/server/,places.o shelf.o steering.o log.o)
 $(BUILD)/tests/test_sentence: $(addprefix $(BUILD)/src/talk/,sentence.o sentence_text.o)
 
 $(BUILD)/bench/%: bench/%.c $(BUILD)/libgyaru.a
@@ -184,7 +185,7 @@ test: all $(TESTS) $(EMU_TEST)
 # servers compute with one thread (--threads 1), because GCC's OpenMP is not built for that sanitizer
 # and every barrier of it would be reported.
 THREAD_TESTS := $(addprefix $(BUILD)/tests/test_,reliability server_chat server_process server_attack \
-                openai_attack)
+                openai_attack vectors)
 test-threads: $(BUILD)/gyaru $(THREAD_TESTS)
 	@BUILD=$(BUILD) SCRIPTS=no sh tests/run.sh $(THREAD_TESTS)
 

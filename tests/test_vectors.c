@@ -239,6 +239,12 @@ static void a_live_mix_is_what_one_request_may_ask_for(void **state)
     assert_string_equal(ws_text(json_array_get(vectors, 2), "layers"), "2-2");
     api_release(&answer);
 
+    char *metrics;
+    assert_int_equal(http_get(shared.port, "/metrics", &metrics), 200);
+    assert_non_null(strstr(metrics, "\ngyaru_vector_strength{vector=\"soft\"} 9\n"));
+    assert_non_null(strstr(metrics, "\ngyaru_vector_strength{vector=\"" SAKURA "\"} -4\n"));
+    free(metrics);
+
     /* The order of names but the first changes nothing. */
     assert_says_the_same("{\"vectors\":" MIX "}",
                          "{\"vectors\":[{\"vector\":\"soft\",\"strength\":9},"

@@ -214,7 +214,7 @@ void engine_start_jobs(struct engine *engine)
 {
     bool cancelled = false;
     struct job *job;
-    engine->crowded = false;
+    engine->crowded = engine->live_waits;
     while ((job = take_job(engine, &cancelled))) {
         struct gyaru_error error;
         if (cancelled) {
@@ -275,4 +275,5 @@ void engine_follow_live(struct engine *engine)
             gyaru_session_reset(slot->session);
         }
     }
+    engine->live_waits = tried && claimed == CLAIM_WAIT;
 }

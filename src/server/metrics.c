@@ -72,6 +72,24 @@ static void add_voice(struct str *out, struct server *server)
            "Time that the voice engine took for it.");
 }
 
+/* The live mix; names are quoted as Prometheus reads them. */
+static void add_mix(struct str *out, struct steering *steering)
+{
+    struct steer_mix mix;
+    steering_copy(steering, &mix);
+    head(out, "vector_strength", "gauge", "Live strength of each vector in the mix.");
+    for (int i = 0; i < mix.n; i++) {
+        str_puts(out, "gyaru_vector_strength{vector=\"");
+        for (const char *p = mix.parts[i].vector->name; *p; p++) {
+            if (*p == '"' || *p == '\\')
+                str_putc(out, '\\');
+            str_putc(out, *p);
+        }
+        str_printf(out, "\"} %.9g\n", (double)mix.parts[i].strength);
+    }
+    mix_release(&mix);
+}
+
 /* Resident memory of the process, bytes; NaN if it cannot be read. */
 static double resident_bytes(void)
 {
@@ -116,7 +134,8 @@ int api_metrics(struct server *server, struct conn *conn, struct lws *wsi)
     metric(&out, "overlay_dropped_total", "counter", (double)broadcast->dropped,
            "Messages that overlays missed because they are slow.");
     metric(&out, "strength", "gauge", (double)steering_get(&server->steering).strength,
-           "Live strength of the control vector.");
+           "Live strength of the main control vector.");
+    add_mix(&out, &server->steering);
     metric(&out, "meter_cosine", "gauge", (double)t.cosine, "Raw meter of the newest token.");
     metric(&out, "meter_calibrated", "gauge", (double)t.gauge,
            "Calibrated meter of the newest token.");
