@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# packages.sh LIST... - installs what is missing of the named lists (build, test, lint).
+# packages.sh LIST... - installs what is missing of the named lists (build, test, lint; proxy: what
+# two instances are tested behind, in CI only).
 #
 # For Debian 12 and Ubuntu 24.04, as root or through sudo. Says what it runs; runs nothing when
 # nothing is missing. Elsewhere it only names the packages.
@@ -10,6 +11,7 @@ declare -A lists=(
              libpcre2-dev libutf8proc-dev libzip-dev libedit-dev liblapacke-dev
              libopenblas-dev libcurl4-openssl-dev"
     [test]="g++ libcmocka-dev"
+    [proxy]="haproxy nginx-light"
     [lint]="clang-format cppcheck shellcheck"
 )
 # Wanted, but no reason to stop: Ubuntu has Chromium only as a snap, and the page's test says so.
@@ -61,7 +63,8 @@ if [ "$(id -u)" != 0 ]; then
     fi
 fi
 install() {
-    run "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get install -y \
+    # RUNLEVEL=1: no package starts a service of its own.
+    run "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y \
         --no-install-recommends "$@" >&2
 }
 
