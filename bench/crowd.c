@@ -172,7 +172,8 @@ static bool idle(void)
 
 /* ---- conversations over the API -------------------------------------------------------------- */
 
-/* Viewers take turns, each with a long system prompt of its own and everything sent again. */
+/* Conversations that begin alike (one character, one greeting) take turns, with everything sent
+ * again each time. */
 static bool prefix(void)
 {
     static double first[VIEWERS * TURNS];
@@ -182,15 +183,18 @@ static bool prefix(void)
     for (int v = 0; v < VIEWERS; v++) {
         struct str system = STR_INIT;
         messages[v] = json_array();
-        for (int i = 0; i < 40; i++)
-            str_printf(&system, "決まりその%d。視聴者%dさんには、いつも笑顔で答えます。", i, v);
+        for (int i = 0; i < 10; i++)
+            str_printf(&system, "決まりその%d。いつも笑顔で答えます。", i);
         say(messages[v], "system", system.data);
         str_release(&system);
     }
     for (int t = 0; t < TURNS; t++) {
         for (int v = 0; v < VIEWERS; v++) {
             struct answer answer;
-            say(messages[v], "user", t % 2 ? "それから？" : "今日は何をしていましたか？");
+            char text[200];
+            snprintf(text, sizeof text, "視聴者%dです。今日は%d回目ですが、何をしていましたか？", v,
+                     t);
+            say(messages[v], "user", t ? text : "こんにちは");
             client_chat(host.port, body_of(messages[v], true, 24), &answer);
             faults += answer.fault || answer.status != 200;
             say(messages[v], "assistant", answer.text.data ? answer.text.data : "");
