@@ -1,6 +1,6 @@
 /*
- * test_openai.c - the OpenAI-compatible API, and the requests of the clients that AITubers use as
- * their sources build them (docs/clients.md), answered by the rules of what they parse.
+ * test_openai.c - the OpenAI-compatible API, and what the clients that AITubers use need beside it;
+ * test_clients.c replays their own requests.
  */
 #include "base/str.h"
 #include "support/api_client.h"
@@ -520,19 +520,6 @@ static void aituberkit_custom_api_gets_a_stream(void **state)
     api_release(&answer);
 }
 
-static void open_llm_vtuber_falls_back_from_tools(void **state)
-{
-    /* It looks for these words in the error, then asks again without `tools`. */
-    const char *message = api_expect(
-        shared.port, CHAT,
-        "{\"messages\":[{\"role\":\"system\",\"content\":\"s\"},{\"role\":\"user\",\"content\":["
-        "{\"type\":\"text\",\"text\":\"hello\"}]}],\"model\":\"qwen2.5:latest\",\"stream\":true,"
-        "\"temperature\":1.0,\"tools\":[{\"type\":\"function\",\"function\":{\"name\":\"f\","
-        "\"description\":\"d\",\"parameters\":{\"type\":\"object\",\"properties\":{}}}}]}",
-        400);
-    assert_non_null(strstr(message, "does not support tools"));
-}
-
 static void open_llm_vtuber_preloads(void **state)
 {
     struct api_answer answer;
@@ -559,29 +546,9 @@ static void sillytavern_reads_properties(void **state)
     api_release(&answer);
 }
 
-static void sillytavern_streams_completions(void **state)
+static void completions_at_once(void **state)
 {
     struct api_answer answer;
-    post("/completion",
-         "{\"prompt\":\"<|im_start|>user\\nhello<|im_end|>\\n<|im_start|>assistant\\n\","
-         "\"max_new_tokens\":12,\"max_tokens\":12,\"n_predict\":12,\"temperature\":0.7,\"top_p\":0."
-         "9,"
-         "\"typical_p\":1,\"min_p\":0.05,\"repetition_penalty\":1.1,\"frequency_penalty\":0,"
-         "\"presence_penalty\":0,\"top_k\":-1,\"seed\":-1,\"stop\":[\"\\nUser:\"],"
-         "\"stopping_strings\":[\"\\nUser:\"],\"repeat_penalty\":1.1,\"tfs_z\":1,\"mirostat\":0,"
-         "\"samplers\":[\"top_k\"],\"logit_bias\":[[11,-100]],\"grammar\":\"\",\"stream\":true,"
-         "\"cache_prompt\":true,\"ignore_eos\":false,\"add_bos_token\":true,\"n_probs\":null}",
-         &answer);
-    assert_int_equal(answer.status, 200);
-    size_t i, n = json_array_size(answer.events);
-    json_t *event;
-    assert_true(n >= 1);
-    json_array_foreach(answer.events, i, event)
-    {
-        ws_text(event, "content");
-        assert_int_equal(json_is_true(json_object_get(event, "stop")), i + 1 == n);
-    }
-    api_release(&answer);
     post("/completion", "{\"prompt\":\"hello\",\"n_predict\":4}", &answer);
     assert_int_equal(answer.status, 200);
     assert_true(ws_number(answer.json, "tokens_predicted") <= 4);
@@ -679,10 +646,9 @@ int main(void)
         TEST(preflight_names_the_headers),
         TEST(aituberkit_finds_every_path),
         TEST(aituberkit_custom_api_gets_a_stream),
-        TEST(open_llm_vtuber_falls_back_from_tools),
         TEST(open_llm_vtuber_preloads),
         TEST(sillytavern_reads_properties),
-        TEST(sillytavern_streams_completions),
+        TEST(completions_at_once),
         TEST(tokens_there_and_back),
         TEST(metrics_count),
     };
