@@ -15,7 +15,7 @@
 #include <string.h>
 #include <time.h>
 
-#define VERSION     1                  /* of the phases' files */
+#define VERSION     2                  /* of the phases' files */
 #define PHASE_LIMIT ((size_t)64 << 20) /* bytes of one */
 #define PHASES      6
 
@@ -74,6 +74,17 @@ int migrate_attach(struct migration *m, enum migrate_side side, int *index)
     gyaru_vector_close(vector);
     free(warning); /* the plan has it */
     return rc;
+}
+
+size_t migrate_file_size(const char *path)
+{
+    struct gyaru_error ignored;
+    struct file_map map;
+    if (file_map_open(path, &map, &ignored))
+        return 0;
+    size_t size = map.size;
+    file_map_close(&map);
+    return size;
 }
 
 int migrate_digest(const char *path, char hex[SHA256_HEX], struct gyaru_error *err)

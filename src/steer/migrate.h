@@ -54,6 +54,9 @@ int migrate_attach(struct migration *m, enum migrate_side side, int *index);
 /* A gyaru_progress for the phases' work: their names go before what they say. */
 int migrate_progress(void *migration, const char *what, uint64_t done, uint64_t total);
 
+/* Bytes of a file; 0 if it cannot be read. */
+size_t migrate_file_size(const char *path);
+
 /* Digest of a file's bytes. */
 int migrate_digest(const char *path, char hex[SHA256_HEX], struct gyaru_error *err);
 

@@ -45,6 +45,7 @@ static void memory(struct migrate_text *t)
                     i ? cell_percent(report_number(t->root, "plan.memory.saved")).text : "-",
                     NULL});
     doc_table_end(&t->doc);
+    migrate_memory_plots(t);
 }
 
 static void speed(struct migrate_text *t)
@@ -74,6 +75,7 @@ static void speed(struct migrate_text *t)
                   side_number(t, 1, "speed_%s.prompt_tokens"),
                   side_number(t, 1, "speed_%s.generated_tokens"),
                   report_text(t->root, "speed_new.device"));
+    migrate_speed_plots(t);
 }
 
 /* The row of one strength in a side's butler test. */
@@ -154,6 +156,23 @@ static void ladder(struct migrate_text *t, int side)
     doc_table_end(&t->doc);
 }
 
+/* In one sentence, from the figures of both sides at their own strengths. */
+static void conclusion(struct migrate_text *t)
+{
+    double a = side_number(t, 0, "quality_%s.own.marker");
+    double b = side_number(t, 1, "quality_%s.own.marker");
+    double garbled = side_number(t, 1, "quality_%s.own.garbled");
+    const char *effect = b >= a ? SAY(t, "旧モデル以上", "no weaker than the old model's")
+                                : SAY(t, "旧モデルよりやや弱い", "weaker than the old model's");
+    const char *whole = garbled <= 0.05 ? SAY(t, "文字化けは許容範囲", "few answers break")
+                                        : SAY(t, "文字化けが多い", "too many answers break");
+    doc_paragraph(&t->doc,
+                  SAY(t, "結論: RepE効果は%s (ギャル語 %.0f%% → %.0f%%)、%s (%.0f%%)。",
+                      "Conclusion: the effect is %s (answers with a marker: %.0f%% -> %.0f%%), %s "
+                      "(%.0f%%)."),
+                  effect, 100 * a, 100 * b, whole, 100 * garbled);
+}
+
 static void quality(struct migrate_text *t)
 {
     const char *signature = report_text(t->root, "quality_new.report.signature");
@@ -177,6 +196,8 @@ static void quality(struct migrate_text *t)
                           "The old model has no vector: it was measured without steering."));
     ladder(t, 0);
     ladder(t, 1);
+    migrate_ladder_plots(t);
+    conclusion(t);
 }
 
 void migrate_compare(struct migrate_text *t)

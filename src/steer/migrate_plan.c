@@ -105,6 +105,32 @@ static int check_old(const json_t *check, const char *path, const char *from,
                      path, from, json_text_at(check, "reason"));
 }
 
+/* What the file knows of each of its layers: figures of the extraction, if ours made it. */
+static json_t *layers_json(const struct gyaru_vector *vector)
+{
+    static const char *const keys[] = {"auroc", "cohens_d", "explained_variance_ratio"};
+    struct gyaru_error ignored;
+    const char *text = vector_metadata(vector, "statistics");
+    json_t *statistics =
+        text ? json_parse(text, strlen(text), "the vector's statistics", &ignored) : NULL;
+    json_t *layers = json_array();
+    for (int i = 0; i < vector->info.n_directions; i++) {
+        const struct vector_layer *at = &vector->layers[i];
+        char name[16];
+        snprintf(name, sizeof name, "%d", at->layer);
+        const json_t *figures = json_object_get(statistics, name);
+        json_t *layer =
+            json_pack("{s:i, s:f, s:o}", "layer", at->layer, "norm", vector_norm(vector, at->layer),
+                      "residual_norm",
+                      at->has_meter ? json_real((double)at->meter.residual_norm) : json_null());
+        for (size_t k = 0; k < sizeof keys / sizeof *keys; k++)
+            json_object_set_new(layer, keys[k], json_finite(json_number_at(figures, keys[k])));
+        json_array_append_new(layers, layer);
+    }
+    json_decref(statistics);
+    return layers;
+}
+
 static json_t *vector_json(const struct gyaru_migrate_options *o, const char *path,
                            struct gyaru_error *err)
 {
@@ -118,9 +144,10 @@ static json_t *vector_json(const struct gyaru_migrate_options *o, const char *pa
     json_t *out = NULL;
     if (new)
         out = json_pack(
-            "{s:s, s:s, s:i, s:i, s:i, s:i, s:o, s:O, s:O}", "path", path, "hook", info->hook,
-            "hidden_size", info->hidden_size, "layer_min", info->layer_min, "layer_max",
-            info->layer_max, "directions", info->n_directions, "recommended_strength",
+            "{s:s, s:I, s:s, s:i, s:i, s:i, s:i, s:o, s:o, s:O, s:O}", "path", path, "file_bytes",
+            (json_int_t)migrate_file_size(path), "hook", info->hook, "hidden_size",
+            info->hidden_size, "layer_min", info->layer_min, "layer_max", info->layer_max,
+            "directions", info->n_directions, "layers", layers_json(vector), "recommended_strength",
             isfinite(info->recommended_strength) ? json_real((double)info->recommended_strength)
                                                  : json_null(),
             "with_old", old, "with_new", new);

@@ -68,7 +68,8 @@ struct cell cell_bytes(double bytes)
 
 struct cell cell_percent(double share)
 {
-    return isnan(share) ? cell_printf("-") : cell_printf("%.0f%%", 100 * share);
+    /* + 0.0: a negative zero has no sign to show. */
+    return isnan(share) ? cell_printf("-") : cell_printf("%.0f%%", round(100 * share) + 0.0);
 }
 
 struct cell cell_number(double value, int digits)
@@ -89,25 +90,24 @@ static const char *new_path(const struct migrate_text *t)
     return report_text(t->root, "plan.to.path");
 }
 
-static double speed_up(const struct migrate_text *t)
-{
-    return report_number(t->root, "speed_old.answer_seconds") /
-           report_number(t->root, "speed_new.answer_seconds");
-}
-
-static void overview(struct migrate_text *t)
+static struct cell day_of(const struct migrate_text *t)
 {
     time_t when = (time_t)json_integer_value(report_at(t->root, "time"));
     struct tm date;
     char day[16] = "";
     if (gmtime_r(&when, &date))
         strftime(day, sizeof day, "%Y-%m-%d", &date);
+    return cell_printf("%s", day);
+}
+
+static void overview(struct migrate_text *t)
+{
     doc_heading(&t->doc, 2, SAY(t, "概要", "Overview"));
     doc_paragraph(&t->doc,
                   SAY(t, "%s から %s への移行の計画、実行、測定結果。",
                       "The move from %s to %s: plan, what was done, what was measured."),
                   old_path(t), new_path(t));
-    doc_item(&t->doc, SAY(t, "移行日: %s", "Date: %s"), day);
+    doc_item(&t->doc, SAY(t, "移行日: %s", "Date: %s"), day_of(t).text);
     doc_item(&t->doc, "%s",
              SAY(t, "目的: 推論速度向上とVRAM使用量削減", "Purpose: speed and less memory"));
     doc_item(&t->doc, SAY(t, "所要時間: %.0f 秒", "It took %.0f s"),
@@ -118,7 +118,7 @@ static void motives(struct migrate_text *t)
 {
     doc_heading(&t->doc, 2, SAY(t, "移行の動機", "Why"));
     doc_heading(&t->doc, 3, SAY(t, "1. 推論速度の向上", "1. Speed"));
-    doc_item(&t->doc, SAY(t, "測定: %.2f 倍", "measured: %.2f times as fast"), speed_up(t));
+    doc_item(&t->doc, SAY(t, "測定: %.2f 倍", "measured: %.2f times as fast"), migrate_speed_up(t));
     doc_heading(&t->doc, 3, SAY(t, "2. VRAM使用量の削減", "2. Less memory"));
     doc_item(&t->doc, SAY(t, "計画: %s -> %s (%s削減)", "plan: %s -> %s (%s saved)"),
              cell_bytes(report_number(t->root, "plan.memory.from.total_bytes")).text,
@@ -128,6 +128,21 @@ static void motives(struct migrate_text *t)
     doc_item(&t->doc, SAY(t, "1トークンに読む重み: %s -> %s", "weights read for a token: %s -> %s"),
              cell_bytes(report_number(t->root, "plan.memory.from.weight_bytes_per_token")).text,
              cell_bytes(report_number(t->root, "plan.memory.to.weight_bytes_per_token")).text);
+}
+
+/* Of the 4-bit tensors: "NF4, double-quantised (84%)". */
+static struct cell quantisation(const struct migrate_text *t, const char *side)
+{
+    const json_t *model = report_at(t->root, side), *group;
+    size_t i;
+    json_array_foreach(json_object_get(model, "tensors"), i, group)
+    {
+        if (json_flag_at(group, "four_bit"))
+            return cell_printf("%s (%.0f%%)", json_text_at(group, "type"),
+                               100 * json_number_at(model, "four_bit_parameters") /
+                                   json_number_at(model, "parameters"));
+    }
+    return cell_printf("%s", SAY(t, "なし", "none"));
 }
 
 static void model_table(struct migrate_text *t)
@@ -149,15 +164,59 @@ static void model_table(struct migrate_text *t)
                                                cell_number(a, rows[i].digits).text,
                                                cell_number(b, rows[i].digits).text, NULL});
     }
+    doc_row(&t->doc, (const char *const[]){SAY(t, "量子化方式", "quantisation"),
+                                           quantisation(t, "plan.from").text,
+                                           quantisation(t, "plan.to").text, NULL});
     doc_row(&t->doc, (const char *const[]){
-                         SAY(t, "ファイル", "file"),
+                         SAY(t, "ファイルサイズ", "file"),
                          cell_bytes(report_number(t->root, "plan.from.file_bytes")).text,
                          cell_bytes(report_number(t->root, "plan.to.file_bytes")).text, NULL});
+    doc_row(&t->doc,
+            (const char *const[]){
+                SAY(t, "展開後の重み", "weights in memory"),
+                cell_bytes(report_number(t->root, "plan.memory.from.weight_bytes")).text,
+                cell_bytes(report_number(t->root, "plan.memory.to.weight_bytes")).text, NULL});
     doc_row(&t->doc,
             (const char *const[]){
                 SAY(t, "指紋", "fingerprint"),
                 cell_printf("%.16s", report_text(t->root, "plan.from.fingerprint")).text,
                 cell_printf("%.16s", report_text(t->root, "plan.to.fingerprint")).text, NULL});
+    doc_table_end(&t->doc);
+}
+
+/* What was in the config's place before, and what is now. */
+static void change_table(struct migrate_text *t)
+{
+    const json_t *root = t->root;
+    double strength = report_number(root, "choice.strength");
+    const char *none = SAY(t, "なし", "none");
+    const char *vector = report_text(root, "plan.old_vector.path");
+    doc_table(&t->doc,
+              (const char *const[]){SAY(t, "変更箇所", "setting"), SAY(t, "変更前", "before"),
+                                    SAY(t, "変更後", "after"), NULL});
+    doc_row(&t->doc, (const char *const[]){"model.path", old_path(t), new_path(t), NULL});
+    doc_row(&t->doc, (const char *const[]){"steering.vector", *vector ? vector : none,
+                                           report_text(root, "choice.vector"), NULL});
+    doc_row(&t->doc, (const char *const[]){
+                         "steering.strength",
+                         cell_printf("%g", report_number(root, "quality_old.strength")).text,
+                         isnan(strength) ? none : cell_printf("%g", strength).text, NULL});
+    double layer = report_number(root, "quality_old.gauge_layer");
+    doc_row(&t->doc, (const char *const[]){
+                         "steering.visualise_layer", layer < 0 ? none : cell_number(layer, 0).text,
+                         cell_number(report_number(root, "choice.visualise_layer"), 0).text, NULL});
+    double first = report_number(root, "plan.old_vector.layer_min");
+    doc_row(&t->doc,
+            (const char *const[]){
+                SAY(t, "レイヤー範囲", "layers"),
+                isnan(first) ? none
+                             : cell_printf("%.0f-%.0f", first,
+                                           report_number(root, "plan.old_vector.layer_max"))
+                                   .text,
+                cell_printf("%.0f-%.0f", report_number(root, "choice.layer_first"),
+                            report_number(root, "choice.layer_last"))
+                    .text,
+                NULL});
     doc_table_end(&t->doc);
 }
 
@@ -172,9 +231,11 @@ static void settings(struct migrate_text *t)
     str_printf(&yaml, "  visualise_layer: %.0f\n",
                report_number(t->root, "choice.visualise_layer"));
     doc_heading(&t->doc, 3, SAY(t, "Step 2: 設定ファイル更新", "Step 2: Settings"));
+    const char *config = report_text(t->root, "applied.config");
+    doc_paragraph(&t->doc, "%s:", *config ? config : "config/generation_config.yaml");
     doc_code(&t->doc, yaml.data ? yaml.data : "");
     str_release(&yaml);
-    const char *config = report_text(t->root, "applied.config");
+    change_table(t);
     if (*config)
         doc_paragraph(&t->doc,
                       SAY(t, "%s に適用済み。元に戻すには gyaru migrate --rollback。",
@@ -186,16 +247,36 @@ static void settings(struct migrate_text *t)
                           "Not applied: --apply writes it into the config."));
 }
 
+static void confirmed(struct migrate_text *t, bool good, const char *text)
+{
+    doc_item(&t->doc, "%s %s", good ? "\u2705" : "\u26A0\uFE0F", text);
+}
+
 static void steps(struct migrate_text *t)
 {
+    double load = report_number(t->root, "speed_new.load_seconds");
+    double saved = report_number(t->root, "plan.memory.saved");
     doc_heading(&t->doc, 2, SAY(t, "移行手順", "Steps"));
-    doc_heading(&t->doc, 3, SAY(t, "Step 1: モデル", "Step 1: The models"));
+    doc_heading(&t->doc, 3, SAY(t, "Step 1: モデルダウンロード", "Step 1: The model"));
+    doc_paragraph(&t->doc,
+                  SAY(t, "モデル情報 (ダウンロード済みのもの: %s)", "What was found in %s"),
+                  new_path(t));
     model_table(t);
     settings(t);
     doc_heading(&t->doc, 3, SAY(t, "Step 3: サーバー起動確認", "Step 3: Starting the server"));
-    doc_item(&t->doc, SAY(t, "モデルロード: %.2f 秒", "model loaded in %.2f s"),
-             report_number(t->root, "speed_new.load_seconds"));
-    doc_item(&t->doc, "%s", "./stop_server.sh && ./start_server.sh");
+    doc_code(&t->doc, "./stop_server.sh\n./start_server.sh\n");
+    doc_paragraph(&t->doc, "%s", SAY(t, "確認項目:", "Confirmed:"));
+    confirmed(
+        t, !isnan(load),
+        cell_printf(SAY(t, "モデルロード成功 (%.2f 秒)", "the model loads (%.2f s)"), load).text);
+    confirmed(t, saved > 0,
+              cell_printf(SAY(t, "VRAM使用量: %s -> %s", "memory: %s -> %s"),
+                          cell_bytes(report_number(t->root, "plan.memory.from.total_bytes")).text,
+                          cell_bytes(report_number(t->root, "plan.memory.to.total_bytes")).text)
+                  .text);
+    confirmed(
+        t, migrate_speed_up(t) >= 1,
+        cell_printf(SAY(t, "推論速度: %.2f 倍", "speed: %.2f times"), migrate_speed_up(t)).text);
 }
 
 static void problems(struct migrate_text *t)
@@ -212,7 +293,9 @@ static void problems(struct migrate_text *t)
                       "There is no torch_dtype here: the file says which tensors are 4-bit. In the "
                       "new model: %.0f weights."),
                   report_number(t->root, "plan.to.four_bit_parameters"));
-    doc_heading(&t->doc, 3, SAY(t, "課題2: 残存プロセス", "2. Processes that hold the GPU"));
+    doc_heading(&t->doc, 3,
+                SAY(t, "課題2: 残存プロセス (vLLM など)",
+                    "2. Processes that hold the GPU (vLLM and others)"));
     doc_paragraph(&t->doc, "%s",
                   SAY(t, "gyaru doctor がGPUメモリを持つプロセスを示す。何も終了させない。",
                       "gyaru doctor names the processes that hold GPU memory; it ends none."));
@@ -227,108 +310,6 @@ static void problems(struct migrate_text *t)
         doc_paragraph(&t->doc,
                       SAY(t, "%s は新モデルで使えない: %s", "%s does not fit the new model: %s"),
                       report_text(t->root, "plan.old_vector.path"), report_text(check, "reason"));
-}
-
-static void range_table(struct migrate_text *t)
-{
-    doc_table(&t->doc,
-              (const char *const[]){SAY(t, "モデル", "model"), SAY(t, "総レイヤー数", "layers"),
-                                    "int(L*0.3)..int(L*0.8)", "int(L*0.73)", NULL});
-    for (int i = 0; i < 2; i++) {
-        const json_t *m = report_at(t->root, i ? "plan.to" : "plan.from");
-        doc_row(&t->doc,
-                (const char *const[]){
-                    report_text(m, "path"), cell_number(report_number(m, "n_layers"), 0).text,
-                    cell_printf("%.0f-%.0f", report_number(m, "layer_first"),
-                                report_number(m, "layer_last"))
-                        .text,
-                    cell_number(report_number(m, "visualise_layer"), 0).text, NULL});
-    }
-    doc_table_end(&t->doc);
-    doc_paragraph(&t->doc,
-                  SAY(t, "測定による可視化レイヤー: %.0f (計算式では %.0f)。",
-                      "Visualise layer by measurement: %.0f (by the formula %.0f)."),
-                  report_number(t->root, "choice.visualise_layer"),
-                  report_number(t->root, "choice.formula_layer"));
-}
-
-static void layer_table(struct migrate_text *t)
-{
-    const json_t *layer;
-    size_t i;
-    doc_table(&t->doc, (const char *const[]){SAY(t, "レイヤー", "layer"), SAY(t, "使用", "used"),
-                                             SAY(t, "分散説明率", "explained variance"), "AUROC",
-                                             "Cohen's d", SAY(t, "備考", "remark"), NULL});
-    json_array_foreach(report_at(t->root, "extract.report.layers"), i, layer) doc_row(
-        &t->doc, (const char *const[]){
-                     cell_number(report_number(layer, "layer"), 0).text,
-                     json_is_true(json_object_get(layer, "selected")) ? SAY(t, "はい", "yes") : "-",
-                     cell_percent(report_number(layer, "explained_variance_ratio")).text,
-                     cell_number(report_number(layer, "auroc"), 3).text,
-                     cell_number(report_number(layer, "cohens_d"), 2).text,
-                     report_text(layer, "fault"), NULL});
-    doc_table_end(&t->doc);
-}
-
-static void extraction(struct migrate_text *t)
-{
-    doc_heading(&t->doc, 2, SAY(t, "ベクトル再抽出", "Extracting the vector"));
-    doc_heading(&t->doc, 3, SAY(t, "レイヤー範囲の計算", "Layer range"));
-    range_table(t);
-    doc_heading(&t->doc, 3, SAY(t, "抽出プロセス", "Extraction"));
-    doc_item(&t->doc, SAY(t, "ペア: %s (%.0f 組)", "pairs: %s (%.0f)"),
-             report_text(t->root, "dataset"),
-             report_number(t->root, "extract.report.dataset.pairs"));
-    doc_item(&t->doc, SAY(t, "方法: %s", "method: %s"),
-             report_text(t->root, "extract.report.options.method"));
-    doc_item(&t->doc, SAY(t, "実行時間: %.1f 秒", "time: %.1f s"),
-             report_number(t->root, "extract.seconds"));
-    doc_item(&t->doc, SAY(t, "出力: %s", "output: %s"), report_text(t->root, "choice.vector"));
-    doc_heading(&t->doc, 3, SAY(t, "検証結果", "Validation"));
-    layer_table(t);
-}
-
-static void result(struct migrate_text *t, bool good, const char *text)
-{
-    doc_item(&t->doc, "%s %s", good ? "\u2705" : "\u26A0\uFE0F", text);
-}
-
-static void summary(struct migrate_text *t)
-{
-    double saved = report_number(t->root, "plan.memory.saved");
-    double garbled = report_number(t->root, "quality_new.own.garbled");
-    bool found = !isnan(report_number(t->root, "choice.strength"));
-    doc_heading(&t->doc, 3, SAY(t, "結果", "What was reached"));
-    result(t, saved > 0,
-           cell_printf(SAY(t, "VRAM使用量: %.0f%%削減", "memory: %.0f%% saved"), 100 * saved).text);
-    result(t, speed_up(t) >= 1,
-           cell_printf(SAY(t, "推論速度: %.2f 倍", "speed: %.2f times"), speed_up(t)).text);
-    result(t, found,
-           found ? SAY(t, "ベクトル再抽出成功", "a vector of its own")
-                 : SAY(t, "安全な強度が見つからない: このベクトルは使わないこと",
-                       "no safe strength: do not use this vector"));
-    result(t, garbled <= 0.05,
-           cell_printf(SAY(t, "文字化け・崩壊: %.0f%%", "garbled: %.0f%%"), 100 * garbled).text);
-}
-
-static void advice(struct migrate_text *t)
-{
-    double strength = report_number(t->root, "choice.strength");
-    doc_heading(&t->doc, 2, SAY(t, "まとめと推奨事項", "Summary and advice"));
-    summary(t);
-    doc_heading(&t->doc, 3, SAY(t, "モデル移行時のチェックリスト", "Check list"));
-    migrate_checklist(t);
-    doc_heading(&t->doc, 3, SAY(t, "Strength最適化", "Strength"));
-    if (isnan(strength))
-        doc_paragraph(&t->doc, SAY(t, "見つからない: %s", "not found: %s"),
-                      report_text(t->root, "tune.reason"));
-    else
-        doc_paragraph(&t->doc,
-                      SAY(t, "推奨 %g (旧モデル %g)。%s", "Recommended: %g (old model: %g). %s"),
-                      strength, report_number(t->root, "quality_old.strength"),
-                      strcmp(report_text(t->root, "tune.source"), "given")
-                          ? SAY(t, "tune による測定。", "Measured by tune.")
-                          : SAY(t, "指定された値。", "As it was asked for."));
 }
 
 static void references(struct migrate_text *t)
@@ -357,11 +338,15 @@ int gyaru_migrate_page(const char *report, const char *language, bool html, char
     motives(&t);
     steps(&t);
     problems(&t);
-    extraction(&t);
+    migrate_layers(&t);
     doc_heading(&t.doc, 2, SAY(&t, "パフォーマンス比較", "Performance"));
     migrate_compare(&t);
-    advice(&t);
+    migrate_advice(&t);
     references(&t);
+    doc_paragraph(&t.doc,
+                  SAY(&t, "最終更新: %s / 作成: gyaru migrate %s",
+                      "Last change: %s, made by gyaru migrate %s"),
+                  day_of(&t).text, GYARU_VERSION);
     doc_end(&t.doc);
     str_release(&subtitle);
     json_decref(root);

@@ -6,7 +6,7 @@
 
 #include "steer/report_doc.h"
 
-#include <jansson.h>
+#include "base/json.h"
 
 struct migrate_text {
     struct doc doc;
@@ -31,8 +31,22 @@ __attribute__((format(printf, 1, 2))) struct cell cell_printf(const char *format
 /* The text of the page's language. */
 #define SAY(t, ja, en) ((t)->doc.japanese ? (ja) : (en))
 
+/* How many times as fast the new model answers. */
+double migrate_speed_up(const struct migrate_text *t);
+
+/* migrate_layers.c: range, extraction and its validation. */
+void migrate_layers(struct migrate_text *t);
+
 /* migrate_check.c: the document's six points. */
 void migrate_checklist(struct migrate_text *t);
+
+/* migrate_advice.c: what was reached, what was not, and what to do. */
+void migrate_advice(struct migrate_text *t);
+
+/* migrate_plots.c: pictures of what the tables beside them say; nothing in Markdown. */
+void migrate_memory_plots(struct migrate_text *t);
+void migrate_speed_plots(struct migrate_text *t);
+void migrate_ladder_plots(struct migrate_text *t);
 
 /* migrate_compare.c: memory, speed, quality. */
 void migrate_compare(struct migrate_text *t);

@@ -31,6 +31,7 @@ static json_t *with_file(json_t *found, const char *path, struct gyaru_error *er
     }
     json_object_set_new(found, "file", json_string(path));
     json_object_set_new(found, "file_sha256", json_string(digest));
+    json_object_set_new(found, "file_bytes", json_integer((json_int_t)migrate_file_size(path)));
     return found;
 }
 

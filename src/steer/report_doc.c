@@ -157,7 +157,7 @@ void doc_table(struct doc *doc, const char *const *header)
     begin_block(doc);
     for (doc->columns = 0; header[doc->columns];)
         doc->columns++;
-    str_puts(&doc->out, doc->html ? "<div class=\"scroll\"><table>\n" : "");
+    str_puts(&doc->out, doc->html ? "<div class=\"scroll\"><table class=\"doc\">\n" : "");
     put_cells(doc, header, "th");
     if (!doc->html) {
         str_putc(&doc->out, '|');
@@ -175,4 +175,29 @@ void doc_row(struct doc *doc, const char *const *cells)
 void doc_table_end(struct doc *doc)
 {
     str_puts(&doc->out, doc->html ? "</table></div>\n" : "");
+}
+
+void doc_plots(struct doc *doc)
+{
+    if (!doc->html)
+        return;
+    begin_block(doc);
+    str_puts(&doc->out, "<div class=\"plots\">\n");
+}
+
+void doc_plot(struct doc *doc, const struct plot *plot)
+{
+    if (doc->html)
+        plot_write(&doc->out, plot);
+}
+
+void doc_bars(struct doc *doc, const struct bars *bars)
+{
+    if (doc->html)
+        bars_write(&doc->out, bars);
+}
+
+void doc_plots_end(struct doc *doc)
+{
+    str_puts(&doc->out, doc->html ? "</div>\n" : "");
 }

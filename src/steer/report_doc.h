@@ -5,7 +5,7 @@
 #ifndef STEER_REPORT_DOC_H
 #define STEER_REPORT_DOC_H
 
-#include "base/str.h"
+#include "steer/report_plot.h"
 
 struct doc {
     struct str out;
@@ -30,5 +30,11 @@ void doc_code(struct doc *doc, const char *text);
 void doc_table(struct doc *doc, const char *const *header);
 void doc_row(struct doc *doc, const char *const *cells);
 void doc_table_end(struct doc *doc);
+
+/* Figures stand side by side. A page has them; the text has the tables they are drawn from. */
+void doc_plots(struct doc *doc);
+void doc_plot(struct doc *doc, const struct plot *plot);
+void doc_bars(struct doc *doc, const struct bars *bars);
+void doc_plots_end(struct doc *doc);
 
 #endif

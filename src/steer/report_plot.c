@@ -166,7 +166,7 @@ static void write_series(struct str *out, const struct frame *f, const struct pl
         double value = value_of(p, s->y[i]);
         if (isfinite(value))
             str_printf(out, "%c%.1f %.1f", drawing ? 'L' : 'M', at_x(f, p->x[i]), at_y(f, value));
-        drawing = isfinite(value);
+        drawing = isfinite(value) || (drawing && p->joined);
     }
     str_puts(out, "\"/>\n");
     for (size_t i = 0; i < p->n; i++) {
@@ -199,18 +199,23 @@ static void write_key(struct str *out, const struct plot *p)
     str_puts(out, "</ul>\n");
 }
 
+static void begin_figure(struct str *out, const char *title, const char *note, double height)
+{
+    str_puts(out, "<figure><figcaption>");
+    html_text(out, title);
+    str_puts(out, "<small>");
+    html_text(out, note ? note : "");
+    str_printf(out, "</small></figcaption>\n<svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"",
+               WIDTH, height);
+    html_text(out, title);
+    str_puts(out, "\">\n");
+}
+
 void plot_write(struct str *out, const struct plot *p)
 {
     struct frame f = {.plot = p};
     find_frame(&f);
-    str_puts(out, "<figure><figcaption>");
-    html_text(out, p->title);
-    str_puts(out, "<small>");
-    html_text(out, p->note ? p->note : "");
-    str_printf(out, "</small></figcaption>\n<svg viewBox=\"0 0 %g %g\" role=\"img\" aria-label=\"",
-               WIDTH, HEIGHT);
-    html_text(out, p->title);
-    str_puts(out, "\">\n");
+    begin_figure(out, p->title, p->note, HEIGHT);
     write_axes(out, &f);
     write_lines(out, &f);
     for (size_t i = p->n_series; i > 0; i--) /* the first one on top */
@@ -218,4 +223,34 @@ void plot_write(struct str *out, const struct plot *p)
     str_puts(out, "</svg>\n");
     write_key(out, p);
     str_puts(out, "</figure>\n");
+}
+
+/* ---- bars -------------------------------------------------------------------------------------
+ */
+
+#define BAR_PITCH 34.0
+#define BAR_HIGH  16.0
+#define BAR_SPACE 110.0 /* for the value behind the longest bar */
+
+void bars_write(struct str *out, const struct bars *b)
+{
+    double most = 0;
+    for (size_t i = 0; i < b->n; i++)
+        most = isfinite(b->values[i]) ? fmax(most, b->values[i]) : most;
+    begin_figure(out, b->title, b->note, BAR_PITCH * (double)b->n + 4);
+    for (size_t i = 0; i < b->n; i++) {
+        double value = b->values[i], y = BAR_PITCH * (double)i;
+        double width = isfinite(value) && most > 0 ? (WIDTH - BAR_SPACE) * value / most : 0;
+        str_printf(out, "<text x=\"0\" y=\"%.1f\">", y + 12);
+        html_text(out, b->labels[i]);
+        str_printf(out,
+                   "</text><rect x=\"0\" y=\"%.1f\" width=\"%.1f\" height=\"%.1f\" rx=\"3\" "
+                   "fill=\"var(--s%d)\"/><text x=\"%.1f\" y=\"%.1f\">",
+                   y + 16, width, BAR_HIGH, b->colours[i], width + 6, y + 28);
+        if (isfinite(value))
+            str_printf(out, "%.*f ", b->digits, value);
+        html_text(out, isfinite(value) ? b->unit : "-");
+        str_puts(out, "</text>\n");
+    }
+    str_puts(out, "</svg>\n</figure>\n");
 }

@@ -1,5 +1,5 @@
 /*
- * report_plot.h - line plots as inline SVG for the reports' pages.
+ * report_plot.h - line plots and bars as inline SVG for the reports' pages.
  *
  * Colours come from the page's style sheet (report_page.c): series i is drawn in var(--s<i>), so
  * that plots follow the reader's light or dark mode. Values that are not finite leave a gap.
@@ -26,6 +26,7 @@ struct plot {
     size_t n_series;
     double y_min, y_max; /* the axis; NaN: from the values */
     bool logarithmic;    /* y axis; values at or below 0 leave a gap */
+    bool joined;         /* lines go on across gaps: the series have values at different x */
     double limit;        /* a horizontal line, NaN: none */
     const char *limit_label;
     const double *marked; /* [n_marked] x values on a shaded band: "used" */
@@ -36,5 +37,18 @@ struct plot {
 
 /* A <figure> with its legend. */
 void plot_write(struct str *out, const struct plot *plot);
+
+/* A few values as bars from 0. */
+struct bars {
+    const char *title, *note;  /* note NULL: none */
+    const char *const *labels; /* [n] */
+    const double *values;      /* [n] at least 0; not finite: no bar */
+    const int *colours;        /* [n] 0..5 */
+    size_t n;
+    const char *unit; /* after each value */
+    int digits;       /* after the decimal point */
+};
+
+void bars_write(struct str *out, const struct bars *bars);
 
 #endif
