@@ -20,8 +20,8 @@
 #define FULL_CHUNK 512 /* rows of a prefill chunk with --full */
 
 struct bench_options {
-    const char *shape;
-    int prompt, tokens, prefill, runs;
+    const char *shape, *only;
+    int prompt, tokens, prefill, runs, chunk;
     bool full, json;
 };
 
@@ -37,6 +37,10 @@ static const struct option_spec bench_specs[] = {
     {0, "full", OPTION_FLAG, AT(full), 0, 0, NULL,
      "all that a device is judged by: several contexts, prompts and streams, the memory's own "
      "speed, what steering costs (always on a GPU; -p, -n and --prefill then say nothing)"},
+    {0, "only", OPTION_TEXT, AT(only), 0, 0, "PART",
+     "of --full: decode, prefill, streams, steering, or one figure by its name in --json"},
+    {0, "chunk", OPTION_INT, AT(chunk), 0, 1 << 20, "N",
+     "rows of a prefill chunk; 0: the default (0)"},
     {0, "runs", OPTION_INT, AT(runs), 1, 99, "N",
      "of each of these figures, whose median is shown; 1: without one to warm up (5)"},
     {0, "json", OPTION_FLAG, AT(json), 0, 0, NULL, "one JSON document"},
@@ -199,6 +203,11 @@ struct opening {
     struct progress *progress;
 };
 
+static int chunk_of(const struct bench_options *o, int otherwise)
+{
+    return o->chunk ? o->chunk : o->full ? FULL_CHUNK : otherwise;
+}
+
 /* Of random weights only the timings mean anything, so the config's model settings are not read. */
 static int open_random(const struct opening *o, int sessions, int context, struct gyaru_model **out,
                        struct gyaru_error *err)
@@ -209,7 +218,7 @@ static int open_random(const struct opening *o, int sessions, int context, struc
         return -1;
     options.sessions = sessions;
     options.context = context ? context : options.context;
-    options.chunk = o->options->full ? FULL_CHUNK : options.chunk;
+    options.chunk = chunk_of(o->options, options.chunk);
     options.progress = progress_show;
     options.progress_user = o->progress;
     return gyaru_model_open_random(o->options->shape, &options, out, err);
@@ -220,7 +229,7 @@ static int open_model(const struct opening *o, int sessions, int context, struct
 {
     struct common_options common = *o->common; /* its config stays the owner's */
     struct load_options load = {.sessions = sessions,
-                                .chunk = o->options->full ? FULL_CHUNK : 0,
+                                .chunk = chunk_of(o->options, 0),
                                 .progress = progress_show,
                                 .progress_user = o->progress};
     struct loaded_model loaded;
@@ -294,6 +303,7 @@ static int bench_figures(const struct opening *o, struct gyaru_error *err)
     struct figures figures;
     struct figures_source source = {.open = open_for_figures,
                                     .user = (void *)o,
+                                    .only = o->options->only,
                                     .runs = o->options->runs,
                                     .stop = interrupt_seen};
     if (figures_measure(&source, &figures, err))
@@ -310,11 +320,16 @@ static int bench(struct bench_options *options, struct common_options *common,
 {
     if (options->shape && common->model)
         return error_set(err, GYARU_USAGE, "give either --shape or -m");
+    if (options->only && !figures_known(options->only))
+        return error_set(err, GYARU_USAGE,
+                         "--only %s: unknown: decode, prefill, streams, steering, or a figure's "
+                         "name in --json",
+                         options->only);
     if (common_options_finish(common, err))
         return -1;
     struct progress progress = PROGRESS_INIT;
     struct opening opening = {options, common, &progress};
-    options->full = options->full || !strncmp(common->device, "cuda", 4);
+    options->full = options->full || options->only || !strncmp(common->device, "cuda", 4);
     if (options->full)
         return bench_figures(&opening, err);
     struct gyaru_model *model;

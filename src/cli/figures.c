@@ -12,8 +12,10 @@
 #define STREAMS      8
 #define MAX_RUNS     99
 #define DECODE       48 /* tokens of a decode run */
+#define SHORT        64 /* context of a decode run that is not about context */
 #define CHAT_CONTEXT 0  /* what the model supports, at most 4096 */
 #define LONG_CONTEXT 8448
+#define MANY_CONTEXT 256  /* of each of STREAMS */
 #define CACHED       1000 /* positions that are there before a short turn */
 #define TURN         30   /* new tokens of a short turn */
 
@@ -52,6 +54,13 @@ __attribute__((format(printf, 2, 3))) static void note(struct bench *b, const ch
     va_start(args, format);
     vsnprintf(f->note, sizeof f->note, format, args);
     va_end(args);
+}
+
+/* Is it asked for: by the name of its part, its own, or because everything is? */
+static bool wanted(const struct bench *b, const char *part, const char *key)
+{
+    const char *only = b->source->only;
+    return !only || !strcmp(only, part) || !strcmp(only, key);
 }
 
 /* ---- one run --------------------------------------------------------------------------------- */
@@ -129,19 +138,27 @@ static int by_value(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-enum kind { FIRST, TOTAL, RATE };
+enum kind { FIRST, TOTAL, RATE, PREFILL };
 
-static double value_of(enum kind kind, const struct timing *t)
+static double value_of(enum kind kind, const struct task *task, const struct timing *t)
 {
     switch (kind) {
     case FIRST:
         return t->first;
     case TOTAL:
         return t->first + t->rest;
+    case PREFILL:
+        return t->first > 0 ? task->prompt / t->first : 0;
     case RATE:
         break;
     }
     return t->rest > 0 ? (double)t->tokens / t->rest : 0;
+}
+
+static double middle(double *values, int n)
+{
+    qsort(values, (size_t)n, sizeof *values, by_value);
+    return values[n / 2];
 }
 
 static int measure(struct bench *b, enum kind kind, const struct task *task, double *out)
@@ -153,10 +170,9 @@ static int measure(struct bench *b, enum kind kind, const struct task *task, dou
         if (answer(b, task, &t))
             return -1;
         if (run >= 0)
-            values[run] = value_of(kind, &t);
+            values[run] = value_of(kind, task, &t);
     }
-    qsort(values, (size_t)runs, sizeof *values, by_value);
-    *out = values[runs / 2];
+    *out = middle(values, runs);
     return 0;
 }
 
@@ -168,7 +184,7 @@ static int cached_turn(struct bench *b, int cached, double *out)
         struct timing t;
         if (answer(b, &(struct task){1, cached, 2, true}, &t))
             return -1;
-        int32_t kept = b->ids[cached];
+        int32_t kept = b->ids[cached]; /* the token that the answer put there differs, too */
         b->ids[cached] = (kept + 1 + run) % gyaru_model_info(b->model)->n_tokens;
         int rc = answer(b, &(struct task){1, cached + TURN, 1, false}, &t);
         b->ids[cached] = kept;
@@ -176,8 +192,7 @@ static int cached_turn(struct bench *b, int cached, double *out)
             return -1;
         values[run] = t.first;
     }
-    qsort(values, (size_t)b->source->runs, sizeof *values, by_value);
-    *out = values[b->source->runs / 2];
+    *out = middle(values, b->source->runs);
     return 0;
 }
 
@@ -242,70 +257,145 @@ static int add_bandwidth(struct bench *b)
     return 0;
 }
 
-/* The bytes that a token reads: all weights once, and the cache up to there. */
-static int add_decode(struct bench *b, int context)
+/* Which model a figure is taken from. */
+enum opened { CHAT, LONG, MANY };
+
+static const struct {
+    enum opened opened;
+    const char *key, *part, *what, *unit;
+    enum kind kind;
+    struct task task;
+} specs[] = {
+    {CHAT, "decode_64", "decode", "decode, context 64", "tok/s", RATE, {1, SHORT, DECODE, false}},
+    {CHAT,
+     "decode_2048",
+     "decode",
+     "decode, context 2048",
+     "tok/s",
+     RATE,
+     {1, 2048, DECODE, false}},
+    {CHAT,
+     "answer_50_100_seconds",
+     "decode",
+     "50 tokens in, 100 out",
+     "s",
+     TOTAL,
+     {1, 50, 100, true}},
+    {CHAT, "first_token_cold_16", "prefill", "first token, 16 new", "s", FIRST, {1, 16, 1, true}},
+    {CHAT, "first_token_cold_30", "prefill", "first token, 30 new", "s", FIRST, {1, 30, 1, true}},
+    {CHAT, "first_token_cold_60", "prefill", "first token, 60 new", "s", FIRST, {1, 60, 1, true}},
+    {CHAT, "prefill_128", "prefill", "prefill, 128 tokens", "tok/s", PREFILL, {1, 128, 1, true}},
+    {CHAT, "prefill_512", "prefill", "prefill, 512 tokens", "tok/s", PREFILL, {1, 512, 1, true}},
+    {CHAT, "prefill_2048", "prefill", "prefill, 2048 tokens", "tok/s", PREFILL, {1, 2048, 1, true}},
+    {LONG,
+     "decode_8192",
+     "decode",
+     "decode, context 8192",
+     "tok/s",
+     RATE,
+     {1, 8192, DECODE, false}},
+    {LONG, "prefill_8192", "prefill", "prefill, 8192 tokens", "tok/s", PREFILL, {1, 8192, 1, true}},
+    {MANY, "streams_1", "streams", "decode, 1 stream", "tok/s", RATE, {1, SHORT, DECODE, false}},
+    {MANY,
+     "streams_2",
+     "streams",
+     "decode, 2 streams together",
+     "tok/s",
+     RATE,
+     {2, SHORT, DECODE, false}},
+    {MANY,
+     "streams_4",
+     "streams",
+     "decode, 4 streams together",
+     "tok/s",
+     RATE,
+     {4, SHORT, DECODE, false}},
+    {MANY,
+     "streams_8",
+     "streams",
+     "decode, 8 streams together",
+     "tok/s",
+     RATE,
+     {8, SHORT, DECODE, false}},
+};
+#define N_SPECS (sizeof specs / sizeof *specs)
+
+bool figures_known(const char *only)
+{
+    for (size_t i = 0; i < N_SPECS; i++)
+        if (!strcmp(only, specs[i].part) || !strcmp(only, specs[i].key))
+            return true;
+    return !strcmp(only, "steering") || !strcmp(only, "steered_tokens_per_second") ||
+           !strcmp(only, "first_token_cached_30");
+}
+
+static bool any_wanted(const struct bench *b, enum opened opened)
+{
+    for (size_t i = 0; i < N_SPECS; i++)
+        if (specs[i].opened == opened && wanted(b, specs[i].part, specs[i].key))
+            return true;
+    return false;
+}
+
+/* A token reads all weights once, and the cache up to there. */
+static void note_share(struct bench *b, int context, double rate)
 {
     const struct gyaru_model_info *info = gyaru_model_info(b->model);
-    char key[40];
-    double rate;
-    if (!fits(b, context + DECODE))
-        return 0;
-    if (measure(b, RATE, &(struct task){1, context, DECODE, false}, &rate))
-        return -1;
-    snprintf(key, sizeof key, "decode_%d", context);
-    add(b, key, rate, "tok/s", "decode, context %d", context);
-    double bytes = (double)info->token_bytes +
-                   (double)info->kv_bytes / info->context * (context + DECODE / 2.0);
+    double cache = (double)info->kv_bytes / info->context * (context + DECODE / 2.0);
+    double bytes = (double)info->token_bytes + cache;
     if (b->copy <= 0)
-        return 0;
+        return;
     note(b, "%.3f GB a token: %.1f%% of copying, %.1f%% of reading", bytes / 1e9,
          100 * bytes * rate / b->copy, 100 * bytes * rate / b->read);
-    snprintf(key, sizeof key, "decode_%d_fraction", context);
-    add(b, key, (double)info->token_bytes * rate / b->copy, "",
-        "  weights alone, share of copying");
-    return 0;
+    add(b,
+        context == SHORT  ? "copy_share_64"
+        : context == 2048 ? "copy_share_2048"
+                          : "copy_share_8192",
+        (double)info->token_bytes * rate / b->copy, "", "  weights alone, share of copying");
 }
 
-static int add_prefill(struct bench *b, int prompt)
+static int add_specs(struct bench *b, enum opened opened)
 {
-    char key[40];
-    double seconds;
-    if (!fits(b, prompt + 1))
-        return 0;
-    if (measure(b, FIRST, &(struct task){1, prompt, 1, true}, &seconds))
-        return -1;
-    snprintf(key, sizeof key, "prefill_%d", prompt);
-    add(b, key, seconds > 0 ? prompt / seconds : 0, "tok/s", "prefill, %d tokens", prompt);
-    return 0;
-}
-
-static int add_latency(struct bench *b)
-{
-    double seconds;
-    if (fits(b, 150)) {
-        if (measure(b, TOTAL, &(struct task){1, 50, 100, true}, &seconds))
+    double one = 0;
+    for (size_t i = 0; i < N_SPECS; i++) {
+        const struct task *t = &specs[i].task;
+        double value;
+        if (specs[i].opened != opened || !wanted(b, specs[i].part, specs[i].key) ||
+            !fits(b, t->prompt + t->tokens))
+            continue;
+        if (measure(b, specs[i].kind, t, &value))
             return -1;
-        add(b, "answer_50_100_seconds", seconds, "s", "50 tokens in, 100 out");
+        add(b, specs[i].key, value, specs[i].unit, "%s", specs[i].what);
+        if (opened == MANY && t->streams == 1)
+            one = value;
+        else if (opened == MANY && one > 0)
+            note(b, "%.2f times one", value / one);
+        else if (specs[i].kind == RATE)
+            note_share(b, t->prompt, value);
     }
-    if (measure(b, FIRST, &(struct task){1, TURN, 1, true}, &seconds))
-        return -1;
-    add(b, "first_token_cold_seconds", seconds, "s", "first token, %d new, cold", TURN);
+    return 0;
+}
+
+static int add_cached_turn(struct bench *b)
+{
+    double seconds;
     int cached = gyaru_model_info(b->model)->context - TURN - 1;
     cached = cached < CACHED ? cached : CACHED;
+    if (!wanted(b, "prefill", "first_token_cached_30"))
+        return 0;
     if (cached_turn(b, cached, &seconds))
         return -1;
-    add(b, "first_token_cached_seconds", seconds, "s", "first token, %d new, %d cached", TURN,
-        cached);
+    add(b, "first_token_cached_30", seconds, "s", "first token, %d new, %d cached", TURN, cached);
     return 0;
 }
 
 /* Attached at strength 0, then at work with its meter; both against the same decode without. */
 static int add_steering(struct bench *b)
 {
-    const struct task task = {1, 64, DECODE, false};
+    const struct task task = {1, SHORT, DECODE, false};
     double plain, idle, steered;
     int index;
-    if (!fits(b, 64 + DECODE))
+    if (!wanted(b, "steering", "steered_tokens_per_second") || !fits(b, SHORT + DECODE))
         return 0;
     if (measure(b, RATE, &task, &plain) || gyaru_model_attach_random(b->model, &index, b->err) ||
         measure(b, RATE, &task, &idle))
@@ -325,67 +415,53 @@ static int add_steering(struct bench *b)
     return 0;
 }
 
-static int add_streams(struct bench *b)
-{
-    double one;
-    if (!fits(b, 64 + DECODE))
-        return 0;
-    if (measure(b, RATE, &(struct task){1, 64, DECODE, false}, &one))
-        return -1;
-    for (int n = 2; n <= STREAMS; n *= 2) {
-        char key[40];
-        double rate;
-        if (measure(b, RATE, &(struct task){n, 64, DECODE, false}, &rate))
-            return -1;
-        snprintf(key, sizeof key, "streams_%d", n);
-        add(b, key, rate, "tok/s", "decode, %d streams together", n);
-        note(b, "%.2f times one", rate / one);
-    }
-    return 0;
-}
-
 /* ---- all ------------------------------------------------------------------------------------- */
 
 static int chat(struct bench *b)
 {
-    static const int contexts[] = {64, 2048}, prefills[] = {128, 512, 2048};
     struct figures_source *s = b->source;
     if (open_model(b, 1, CHAT_CONTEXT))
         return -1;
     snprintf(s->title, sizeof s->title, "%.60s on %.90s", gyaru_model_info(b->model)->name,
              gyaru_model_info(b->model)->device);
     add_memory(b);
-    if (add_bandwidth(b))
-        return -1;
-    for (size_t i = 0; i < sizeof contexts / sizeof *contexts; i++)
-        if (add_decode(b, contexts[i]))
-            return -1;
-    if (add_latency(b))
-        return -1;
-    for (size_t i = 0; i < sizeof prefills / sizeof *prefills; i++)
-        if (add_prefill(b, prefills[i]))
-            return -1;
-    return add_steering(b);
+    return add_bandwidth(b) || add_specs(b, CHAT) || add_cached_turn(b) || add_steering(b) ? -1 : 0;
 }
 
 static int long_context(struct bench *b)
 {
-    return open_model(b, 1, LONG_CONTEXT) || add_decode(b, 8192) ? -1 : 0;
+    return open_model(b, 1, LONG_CONTEXT) || add_specs(b, LONG) ? -1 : 0;
 }
 
 static int streams(struct bench *b)
 {
-    return open_model(b, STREAMS, 256) || add_streams(b) ? -1 : 0;
+    return open_model(b, STREAMS, MANY_CONTEXT) || add_specs(b, MANY) ? -1 : 0;
+}
+
+static int measure_all(struct bench *b)
+{
+    if (chat(b))
+        return -1;
+    close_model(b);
+    for (enum opened o = LONG; o <= MANY; o++) {
+        if (!any_wanted(b, o))
+            continue;
+        int rc = o == LONG ? long_context(b) : streams(b);
+        bool opened = b->model != NULL;
+        close_model(b);
+        if (rc && (opened || b->source->stop()))
+            return -1;
+        if (rc) { /* these ask for more than there may be */
+            add(b, "", NAN, "", "%s", o == LONG ? "8k context" : "8 streams");
+            note(b, "left out: %s", b->err->text);
+        }
+    }
+    return 0;
 }
 
 int figures_measure(struct figures_source *source, struct figures *out, struct gyaru_error *err)
 {
-    static const struct {
-        const char *what;
-        int (*measure)(struct bench *b);
-    } groups[] = {{NULL, chat}, {"8k context", long_context}, {"8 streams", streams}};
     struct bench *b = calloc(1, sizeof *b);
-    int rc = 0;
     if (!b)
         return error_memory(err, sizeof *b, "the benchmark");
     b->source = source;
@@ -393,17 +469,8 @@ int figures_measure(struct figures_source *source, struct figures *out, struct g
     b->gauge = -1;
     b->err = err;
     out->n = 0;
-    for (size_t i = 0; !rc && i < sizeof groups / sizeof *groups; i++) {
-        rc = groups[i].measure(b);
-        bool opened = b->model != NULL;
-        close_model(b);
-        /* The first shows what a conversation takes; the others may ask for more than there is. */
-        if (rc && groups[i].what && !opened && !source->stop()) {
-            add(b, "", NAN, "", "%s", groups[i].what);
-            note(b, "left out: %.52s", err->text);
-            rc = 0;
-        }
-    }
+    int rc = measure_all(b);
+    close_model(b);
     free(b);
     return rc;
 }

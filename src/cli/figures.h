@@ -14,7 +14,7 @@ struct figure {
     char what[48];    /* of the table */
     const char *unit; /* "tok/s", "s", "GB/s", "GiB", "" */
     double value;     /* in that unit */
-    char note[64];    /* "" if there is nothing to add */
+    char note[200];   /* "" if there is nothing to add */
 };
 
 struct figures {
@@ -27,10 +27,14 @@ struct figures_source {
     int (*open)(void *user, int sessions, int context, struct gyaru_model **out,
                 struct gyaru_error *err);
     void *user;
+    const char *only; /* decode, prefill, streams, steering or a figure's key; NULL: all */
     int runs; /* each figure is their median, after one run that does not count; 1: just one */
     bool (*stop)(void);
     char title[160]; /* "MODEL on DEVICE", filled */
 };
+
+/* Is there such a part or figure? */
+bool figures_known(const char *only);
 
 /* Three times a model is opened: as a conversation needs it, with a long context, with many slots.
  * What does not fit is left out with a line of its reason as the figure's note. */
