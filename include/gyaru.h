@@ -90,7 +90,14 @@ int gyaru_chat_encode(const struct gyaru_tokenizer *tokenizer, const struct gyar
 struct gyaru_model;
 
 /* AUTO: float32 on a CPU, where exactness is cheap beside the weights; float16 on a GPU. */
-enum gyaru_kv { GYARU_KV_AUTO = 0, GYARU_KV_F16, GYARU_KV_F32 };
+enum gyaru_kv {
+    GYARU_KV_AUTO = 0,
+    GYARU_KV_F16,
+    GYARU_KV_F32,
+    GYARU_KV_I8 /* a scale for each head and position; on a GPU only */
+};
+
+const char *gyaru_kv_name(enum gyaru_kv kv); /* "auto", "f16", "f32", "int8" */
 
 struct gyaru_model_options {
     const char *device;  /* "auto": a GPU if there is one and the model fits; "cpu", "cuda[:N]" */

@@ -325,6 +325,9 @@ static void random_models_are_planned_first(void **state)
 static void bench_refuses_wrong_options(void **state)
 {
     struct program_result r;
+    RUN(&r, NULL, "bench", "-m", MODEL, "--kv", "int8", "--device", "cpu");
+    program_check_error(&r, 2, "int8 needs a GPU");
+    program_release(&r);
     RUN(&r, NULL, "bench", "--only", "everything");
     program_check_error(&r, 2, "--only everything");
     program_release(&r);

@@ -34,7 +34,9 @@ const struct option_spec common_model_options[] = {
     {0, "host-embedding", OPTION_FLAG, AT(host_embedding), 0, 0, NULL,
      "keep the embedding in the host's memory instead of a GPU's: 1.45 GiB of a 14B; its rows are "
      "read over the bus. Not if the embedding is the head, too"},
-    {0, "kv", OPTION_TEXT, AT(kv), 0, 0, "TYPE", "KV cache: f16, f32 or auto: f32 on a CPU (auto)"},
+    {0, "kv", OPTION_TEXT, AT(kv), 0, 0, "TYPE",
+     "KV cache: f16, f32, int8 (half of f16, on a GPU only) or auto: f32 on a CPU, f16 on a GPU "
+     "(auto)"},
     OPTION_END};
 
 const struct option_spec common_steering_options[] = {
@@ -231,14 +233,12 @@ static int attach_vector(const struct common_options *common, const struct load_
 
 static int parse_kv(const char *text, enum gyaru_kv *out, struct gyaru_error *err)
 {
-    static const char *const names[] = {
-        [GYARU_KV_AUTO] = "auto", [GYARU_KV_F16] = "f16", [GYARU_KV_F32] = "f32"};
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (!strcmp(text ? text : "auto", names[i])) {
-            *out = (enum gyaru_kv)i;
+    for (enum gyaru_kv kv = GYARU_KV_AUTO; kv <= GYARU_KV_I8; kv++)
+        if (!strcmp(text ? text : "auto", gyaru_kv_name(kv))) {
+            *out = kv;
             return 0;
         }
-    return error_set(err, GYARU_USAGE, "--kv %s: expected auto, f16 or f32", text);
+    return error_set(err, GYARU_USAGE, "--kv %s: expected auto, f16, f32 or int8", text);
 }
 
 int common_model_options_apply(const struct common_options *common,

@@ -164,11 +164,10 @@ static json_t *device_json(const char *device, const struct model_plan *plan,
         "weight_bytes", (json_int_t)plan->weights.total, "weight_bytes_per_token",
         (json_int_t)plan->weights.per_token, "kv_bytes_per_token",
         (json_int_t)(plan->kv_bytes / positions), "kv_bytes", (json_int_t)plan->kv_bytes, "context",
-        s->context, "sessions", s->n_slots, "kv_type", s->kv == GYARU_KV_F16 ? "f16" : "f32",
-        "workspace_bytes", (json_int_t)plan->workspace_bytes, "host_bytes",
-        (json_int_t)plan->weights.host, "total_bytes", (json_int_t)need, "memory_bytes",
-        (json_int_t)plan->memory.total, "available_bytes", (json_int_t)available, "fits",
-        (int)(need <= available));
+        s->context, "sessions", s->n_slots, "kv_type", gyaru_kv_name(s->kv), "workspace_bytes",
+        (json_int_t)plan->workspace_bytes, "host_bytes", (json_int_t)plan->weights.host,
+        "total_bytes", (json_int_t)need, "memory_bytes", (json_int_t)plan->memory.total,
+        "available_bytes", (json_int_t)available, "fits", (int)(need <= available));
 }
 
 /* Each device that could run the model; with a device in the options, that one alone. One that is

@@ -19,6 +19,15 @@ void gyaru_model_options_init(struct gyaru_model_options *options)
         .device = "auto", .sessions = 1, .chunk = 128, .kv = GYARU_KV_AUTO};
 }
 
+const char *gyaru_kv_name(enum gyaru_kv kv)
+{
+    static const char *const names[] = {[GYARU_KV_AUTO] = "auto",
+                                        [GYARU_KV_F16] = "f16",
+                                        [GYARU_KV_F32] = "f32",
+                                        [GYARU_KV_I8] = "int8"};
+    return names[kv];
+}
+
 static int check_options(const struct gyaru_model_options *o, struct gyaru_error *err)
 {
     if (o->sessions < 1 || o->sessions > 64)
@@ -50,6 +59,10 @@ static int plan_shape(struct model_plan *plan, const struct gyaru_model_options 
 {
     const struct model_config *c = &plan->config;
     int context = 0;
+    if (o->kv == GYARU_KV_I8 && !plan->backend->int8_kv)
+        return error_set(err, GYARU_USAGE,
+                         "a KV cache of int8 needs a GPU; on the %s it is f16 or f32",
+                         plan->backend->name);
     if (choose_context(c, o, &context, err))
         return -1;
     plan->shape = (struct backend_shape){

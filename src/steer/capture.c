@@ -336,7 +336,7 @@ static void make_key(const struct run *r, const struct dataset_keys *keys,
 {
     const struct gyaru_model *m = r->model;
     const char *const parts[] = {"capture 1",        m->info.fingerprint,
-                                 m->backend->name,   m->shape.kv == GYARU_KV_F16 ? "f16" : "f32",
+                                 m->backend->name,   gyaru_kv_name(m->shape.kv),
                                  r->dataset->sha256, keys->topic,
                                  keys->positive,     keys->negative,
                                  r->options->prompt, tokenizer_template_sha256(m->tokenizer)};

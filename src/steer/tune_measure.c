@@ -67,7 +67,7 @@ static void make_key(const struct tuning *t, uint8_t key[SHA256_BYTES])
     const char *const texts[] = {"tune 1",
                                  t->model->info.fingerprint,
                                  t->model->backend->name,
-                                 t->model->shape.kv == GYARU_KV_F16 ? "f16" : "f32",
+                                 gyaru_kv_name(t->model->shape.kv),
                                  tokenizer_template_sha256(t->model->tokenizer),
                                  t->dataset.sha256,
                                  o->topic_key,

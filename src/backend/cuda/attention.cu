@@ -7,8 +7,7 @@
  * the same arithmetic in the same order, so that a row's result is the same in either. All query
  * heads of a kv head (up to CUDA_QUERIES) share a block: K and V are read once for them.
  */
-#include "backend/cuda/kernels.h"
-#include "backend/cuda/reduce.cuh"
+#include "backend/cuda/kv.cuh"
 
 #define THREADS CUDA_SPLIT /* one per position of a split */
 #define WARPS   (THREADS / 32)
@@ -37,16 +36,6 @@ struct running {
     float value[CUDA_QUERIES]; /* of dimension threadIdx.x */
 };
 
-template <bool HALF>
-static __device__ __forceinline__ float2 cache_pair(const void *cache, size_t at)
-{
-    if (HALF) {
-        uint32_t v = *(const uint32_t *)((const uint16_t *)cache + at);
-        return make_float2(half_value((uint16_t)v), half_value((uint16_t)(v >> 16)));
-    }
-    return *(const float2 *)((const float *)cache + at);
-}
-
 /* Adds one split's (most, sum, value) to the running ones. */
 static __device__ __forceinline__ void merge(struct running &r, int h, float most, float sum,
                                              float value)
@@ -59,30 +48,32 @@ static __device__ __forceinline__ void merge(struct running &r, int h, float mos
 }
 
 /* Scores of this thread's position for `heads` query heads; the dot product runs over pairs. */
-template <bool HALF>
-static __device__ __forceinline__ void score(struct workspace &w, const void *k, size_t at,
-                                             int head_dim, int heads, bool inside)
+template <int KV>
+static __device__ __forceinline__ void score(struct workspace &w, const struct cuda_cache &c,
+                                             size_t position, int heads, bool inside)
 {
+    const int head_dim = c.head_dim;
+    const size_t at = position * head_dim;
     float sum[CUDA_QUERIES] = {};
     for (int d = 0; inside && d < head_dim; d += 2) {
-        float2 pair = cache_pair<HALF>(k, at + d);
+        float2 pair = kv_pair<KV>(c.k, at + d);
 #pragma unroll
         for (int h = 0; h < CUDA_QUERIES; h++)
             if (h < heads)
                 sum[h] = fmaf(pair.y, w.q[h][d + 1], fmaf(pair.x, w.q[h][d], sum[h]));
     }
-    const float scale = 1.0f / sqrtf((float)head_dim);
+    const float scale = inside ? kv_scale<KV>(c.k_scale, position) / sqrtf((float)head_dim) : 0.0f;
     for (int h = 0; h < heads; h++)
         w.weight[h][threadIdx.x] = inside ? sum[h] * scale : -INFINITY;
 }
 
 /* Sums the split's values: warps take every eighth position, lanes the dimensions. */
-template <bool HALF>
+template <int KV>
 static __device__ __forceinline__ void
-weigh(struct workspace &w, const void *v, size_t first, int positions, int head_dim, int heads,
+weigh(struct workspace &w, const struct cuda_cache &c, size_t first, int positions, int heads,
       const float (&most)[CUDA_QUERIES], const float (&sum)[CUDA_QUERIES], struct running &r)
 {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, head_dim = c.head_dim;
     float2 part[CUDA_QUERIES][PAIRS] = {};
     for (int p = warp; p < positions; p += WARPS)
 #pragma unroll
@@ -90,7 +81,9 @@ weigh(struct workspace &w, const void *v, size_t first, int positions, int head_
             int d = 2 * (lane + 32 * j);
             if (d >= head_dim)
                 continue;
-            float2 pair = cache_pair<HALF>(v, first + (size_t)p * head_dim + d);
+            float2 pair = kv_pair<KV>(c.v, (first + p) * head_dim + d);
+            float scale = kv_scale<KV>(c.v_scale, first + p);
+            pair = make_float2(pair.x * scale, pair.y * scale);
 #pragma unroll
             for (int h = 0; h < CUDA_QUERIES; h++)
                 if (h < heads) {
@@ -129,17 +122,15 @@ static __device__ __forceinline__ void reset(struct running &r)
     }
 }
 
-template <bool HALF>
+template <int KV>
 static __device__ __forceinline__ void one_split(struct workspace &w, const struct attend_args &p,
                                                  size_t cache, int pos, int split, int heads,
                                                  struct running &r)
 {
-    const int head_dim = p.a.cache.head_dim, first = split * CUDA_SPLIT;
+    const int first = split * CUDA_SPLIT;
     const int positions = min(CUDA_SPLIT, pos + 1 - first);
-    const size_t at = (cache + first) * head_dim;
     __syncthreads();
-    score<HALF>(w, p.a.cache.k, at + (size_t)threadIdx.x * head_dim, head_dim, heads,
-                (int)threadIdx.x < positions);
+    score<KV>(w, p.a.cache, cache + first + threadIdx.x, heads, (int)threadIdx.x < positions);
     float most[CUDA_QUERIES], sum[CUDA_QUERIES];
 #pragma unroll
     for (int h = 0; h < CUDA_QUERIES; h++)
@@ -151,7 +142,7 @@ static __device__ __forceinline__ void one_split(struct workspace &w, const stru
             sum[h] = block_sum(e, w.reduce);
         }
     __syncthreads();
-    weigh<HALF>(w, p.a.cache.v, at, positions, head_dim, heads, most, sum, r);
+    weigh<KV>(w, p.a.cache, cache + first, positions, heads, most, sum, r);
 }
 
 static __device__ __forceinline__ void finish(const struct attend_args &p, const struct running &r,
@@ -196,7 +187,7 @@ static __device__ __forceinline__ bool leave_split(struct workspace &w, const st
 }
 
 /* grid: rows x (kv heads * batches) x splits (or 1) */
-template <bool HALF>
+template <int KV>
 static __global__ void __launch_bounds__(THREADS)
     attend(const __grid_constant__ struct attend_args p)
 {
@@ -217,11 +208,11 @@ static __global__ void __launch_bounds__(THREADS)
     reset(r);
     if (!p.split || splits == 1) {
         for (int s = 0; s < splits; s++)
-            one_split<HALF>(w, p, cache, row.pos, s, heads, r);
+            one_split<KV>(w, p, cache, row.pos, s, heads, r);
         finish(p, r, query, heads);
         return;
     }
-    one_split<HALF>(w, p, cache, row.pos, blockIdx.z, heads, r);
+    one_split<KV>(w, p, cache, row.pos, blockIdx.z, heads, r);
     float *partial = p.a.partial + ((size_t)blockIdx.x * gridDim.y + blockIdx.y) * p.a.splits *
                                        CUDA_QUERIES * (c.head_dim + 2);
     if (!leave_split(w, p, r, partial, splits, heads))
@@ -244,8 +235,10 @@ void cuda_attend(const struct cuda_attention *a, cudaStream_t stream)
     struct attend_args p = {*a, a->cache.heads / a->cache.kv_heads, 0, a->n <= CUDA_GRAPH_ROWS};
     p.batches = (p.group + CUDA_QUERIES - 1) / CUDA_QUERIES;
     dim3 grid(a->n, a->cache.kv_heads * p.batches, p.split ? a->splits : 1);
-    if (a->cache.half)
-        launch(attend<true>, grid, THREADS, 0, stream, p);
+    if (a->cache.type == CUDA_KV_INT8)
+        launch(attend<CUDA_KV_INT8>, grid, THREADS, 0, stream, p);
+    else if (a->cache.type == CUDA_KV_HALF)
+        launch(attend<CUDA_KV_HALF>, grid, THREADS, 0, stream, p);
     else
-        launch(attend<false>, grid, THREADS, 0, stream, p);
+        launch(attend<CUDA_KV_FLOAT>, grid, THREADS, 0, stream, p);
 }

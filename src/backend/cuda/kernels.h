@@ -106,9 +106,12 @@ void cuda_product(const struct cuda_product *a, cudaStream_t stream);
 
 /* ---- the rest of a step ---- */
 
+enum cuda_kv { CUDA_KV_FLOAT, CUDA_KV_HALF, CUDA_KV_INT8 };
+
 struct cuda_cache {
-    void *k, *v; /* [layers, slots, kv_heads, context, head_dim] of half or float */
-    int half;
+    void *k, *v; /* [layers, slots, kv_heads, context, head_dim] of `type`; see kv.cuh */
+    float *k_scale, *v_scale; /* int8: [layers, slots, kv_heads, context] */
+    enum cuda_kv type;
     int slots, kv_heads, context, head_dim, heads;
 };
 
@@ -117,6 +120,11 @@ void cuda_embed(const struct cuda_weights *table, const struct cuda_row *rows, i
 /* rope: [context][head_dim], head_dim/2 cosines, then sines. Rotates q in place. */
 void cuda_append(const struct cuda_cache *cache, int layer, const struct cuda_row *rows, int n,
                  const float *rope, float *q, const float *k, const float *v, cudaStream_t stream);
+
+/* The same for a cache of int8. */
+void cuda_append_int8(const struct cuda_cache *cache, int layer, const struct cuda_row *rows, int n,
+                      const float *rope, float *q, const float *k, const float *v,
+                      cudaStream_t stream);
 
 struct cuda_attention {
     struct cuda_cache cache;

@@ -44,6 +44,7 @@ static void vector_free(struct backend_vector *v)
 static const struct backend backend_cuda = {
     .name = "cuda",
     .default_kv = GYARU_KV_F16,
+    .int8_kv = true,
     .open = cuda_open,
     .close = cuda_close,
     .describe = cuda_describe,

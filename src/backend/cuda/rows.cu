@@ -213,7 +213,7 @@ struct append_args {
 static __device__ __forceinline__ void store(const struct cuda_cache &c, void *cache, size_t at,
                                              float value)
 {
-    if (c.half)
+    if (c.type == CUDA_KV_HALF)
         ((uint16_t *)cache)[at] = half_bits(value);
     else
         ((float *)cache)[at] = value;
@@ -251,6 +251,10 @@ static __global__ void append(const __grid_constant__ struct append_args a)
 void cuda_append(const struct cuda_cache *cache, int layer, const struct cuda_row *rows, int n,
                  const float *rope, float *q, const float *k, const float *v, cudaStream_t stream)
 {
+    if (cache->type == CUDA_KV_INT8) {
+        cuda_append_int8(cache, layer, rows, n, rope, q, k, v, stream);
+        return;
+    }
     struct append_args a = {*cache, layer, rows, rope, q, k, v};
     launch(append, dim3(n), THREADS, 0, stream, a);
 }

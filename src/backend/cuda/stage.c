@@ -97,11 +97,16 @@ static size_t workspace_bytes(const struct backend_shape *s, int multiprocessors
     return measure.used;
 }
 
-/* Of k or v. */
+static size_t cache_element(const struct backend_shape *s)
+{
+    return s->kv == GYARU_KV_I8 ? 1 : s->kv == GYARU_KV_F16 ? 2 : 4;
+}
+
+/* Of k or v; int8 with its scales behind. */
 static size_t cache_bytes(const struct backend_shape *s)
 {
     return (size_t)s->n_layers * (size_t)s->n_slots * (size_t)s->n_kv_heads * (size_t)s->context *
-           (size_t)s->head_dim * (s->kv == GYARU_KV_F16 ? 2 : 4);
+           ((size_t)s->head_dim * cache_element(s) + (s->kv == GYARU_KV_I8 ? sizeof(float) : 0));
 }
 
 void cuda_stage_bytes(const struct backend_device *device, const struct backend_shape *shape,
@@ -117,6 +122,10 @@ static int check_shape(const struct backend_shape *s, struct gyaru_error *err)
         return error_set(err, GYARU_FAILED,
                          "head dimension %d: the CUDA backend needs an even one of at most %d",
                          s->head_dim, CUDA_HEAD_DIM);
+    if (s->kv == GYARU_KV_I8 && s->head_dim % 4)
+        return error_set(err, GYARU_FAILED,
+                         "head dimension %d: an int8 KV cache needs a multiple of 4: use --kv f16",
+                         s->head_dim);
     if (s->n_heads % s->n_kv_heads)
         return error_set(err, GYARU_FAILED, "%d heads over %d kv heads: expected a multiple",
                          s->n_heads, s->n_kv_heads);
@@ -189,6 +198,13 @@ static int upload_rope(struct backend_stage *stage, struct gyaru_error *err)
 static int prepare(struct backend_stage *stage, size_t bytes, struct gyaru_error *err)
 {
     struct carver carver = {stage->block, 0};
+    struct cuda_cache *c = &stage->cache;
+    if (c->type == CUDA_KV_INT8) {
+        size_t elements = (size_t)stage->shape.n_layers * (size_t)c->slots * (size_t)c->kv_heads *
+                          (size_t)c->context * (size_t)c->head_dim;
+        c->k_scale = (float *)(void *)((int8_t *)c->k + elements);
+        c->v_scale = (float *)(void *)((int8_t *)c->v + elements);
+    }
     carve_stage(&carver, &stage->shape, stage->device->multiprocessors, stage);
     if (cuda_check(cudaMemsetAsync(stage->block, 0, bytes, stage->device->stream),
                    "clearing the workspace", err))
@@ -209,7 +225,9 @@ int cuda_stage_new(struct backend_device *device, const struct backend_shape *sh
     cuda_loader_release(&device->loader);
     stage->device = device;
     stage->shape = *shape;
-    stage->cache = (struct cuda_cache){.half = shape->kv == GYARU_KV_F16,
+    stage->cache = (struct cuda_cache){.type = shape->kv == GYARU_KV_I8    ? CUDA_KV_INT8
+                                               : shape->kv == GYARU_KV_F16 ? CUDA_KV_HALF
+                                                                           : CUDA_KV_FLOAT,
                                        .slots = shape->n_slots,
                                        .kv_heads = shape->n_kv_heads,
                                        .context = shape->context,

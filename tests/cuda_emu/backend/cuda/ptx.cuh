@@ -17,6 +17,7 @@
 #include <functional>
 
 using std::min;
+using std::rintf;
 
 #define __global__
 #define __device__
