@@ -2,7 +2,8 @@
 # measure_cuda.sh pack            - here: gathers what a bare GPU machine needs under build/device/
 # measure_cuda.sh [WHAT...]       - there: checks and measures, one call of at most ten minutes
 #
-# WHAT: any of test, bench, kernels, sanitizer (all of them), and shapes 7b, 14b, 32b (all three).
+# WHAT: any of test, bench, kernels, sanitizer (all of them) and load (only if named: writes a
+# checkpoint of random weights to $TMPDIR and times loading it), and shapes 7b, 14b, 32b (all three).
 # A bare machine has the driver, nvcc and compute-sanitizer, but none of our libraries: `pack` copies
 # the programs, the plug-in, every library they load except the C library's own, and the reference
 # checkpoints. docs/cuda.md says how the two calls are made. Full outputs go to one file,
@@ -11,7 +12,8 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 device=build/device
-programs="build/test_cuda build/test_cuda_model build/test_cuda_reference build/bench/device"
+programs="build/test_cuda build/test_cuda_model build/test_cuda_reference build/bench/device \
+    build/bench/checkpoint"
 
 pack() {
     # shellcheck disable=SC2086
@@ -41,7 +43,7 @@ what=''
 shapes=''
 for word; do
     case $word in
-    test | bench | kernels | sanitizer) what="$what $word" ;;
+    test | bench | kernels | sanitizer | load) what="$what $word" ;;
     7b | 14b | 32b | 0.5b | 1.5b) shapes="$shapes $word" ;;
     *) echo "measure_cuda.sh: $word: unknown" && exit 2 ;;
     esac
@@ -76,6 +78,18 @@ wants bench && for shape in $shapes; do
     say "bench $shape"
     ours 120 "$device/device" --shape "$shape" --device cuda --json >"$results/$shape.json" \
         2>"$results/$shape.err" || { tail -n 2 "$results/$shape.err"; status=1; }
+done
+# From a file in the page cache, as a real model is; generated weights are no file.
+wants load && for shape in $shapes; do
+    say "load $shape"
+    checkpoint=${TMPDIR:-/tmp}/gyaru-random-$shape
+    ours 200 "$device/checkpoint" "$shape" "$device/reference/nf4" "$checkpoint" || { status=1; continue; }
+    for i in 1 2; do
+        ours 60 "$device/device" -m "$checkpoint" --device cuda --only decode_64 --runs 1 --json \
+            >"$results/load-$shape-$i.json" 2>&1 || status=1
+        grep load_seconds "$results/load-$shape-$i.json"
+    done
+    rm -r "$checkpoint"
 done
 # The copy bandwidth as PyTorch's copy sees it, beside our own kernels' in each shape's document.
 if wants bench; then

@@ -26,6 +26,10 @@ int model_plan_make(const char *dir, const struct gyaru_model_options *options,
                     struct model_plan *plan, struct gyaru_error *err);
 void model_plan_release(struct model_plan *plan);
 
+/* random.c: weights of a real shape that hold nothing; views stay valid until the source closes. */
+int model_random_source(const char *shape, struct model_config *config, struct weights_source *out,
+                        struct gyaru_error *err);
+
 /* The steps of model_plan_make() after config and source are in the plan: device, shape, sizes. */
 int model_plan_finish(struct model_plan *plan, const struct gyaru_model_options *options,
                       struct gyaru_error *err);

@@ -211,22 +211,30 @@ static struct model_config config_of(const struct shape *s)
     };
 }
 
-int gyaru_model_open_random(const char *shape, const struct gyaru_model_options *options,
-                            struct gyaru_model **out, struct gyaru_error *err)
+int model_random_source(const char *shape, struct model_config *config, struct weights_source *out,
+                        struct gyaru_error *err)
 {
-    struct model_plan plan = {0};
     struct generator *generator = NULL;
     const struct shape *s = find_shape(shape, err);
     if (!s || generator_new(s, &generator, err))
         return -1;
-    plan.config = config_of(s);
-    plan.source = (struct weights_source){generator, random_matrix, random_vector, generator_free};
+    *config = config_of(s);
+    *out = (struct weights_source){generator, random_matrix, random_vector, generator_free};
+    return 0;
+}
+
+int gyaru_model_open_random(const char *shape, const struct gyaru_model_options *options,
+                            struct gyaru_model **out, struct gyaru_error *err)
+{
+    struct model_plan plan = {0};
+    if (model_random_source(shape, &plan.config, &plan.source, err))
+        return -1;
     if (model_plan_finish(&plan, options, err)) {
         model_plan_release(&plan);
         return -1;
     }
     char name[64];
-    snprintf(name, sizeof name, "random-qwen2.5-%s", s->name);
+    snprintf(name, sizeof name, "random-qwen2.5-%s", shape);
     return model_open_plan(&plan, name, options, out, err);
 }
 
