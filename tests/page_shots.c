@@ -142,11 +142,13 @@ static void shoot_tab(const struct size *size, const char *tab, const char *read
     shoot(size, tab);
 }
 
-/* The mix and the studio; vectors besides the model's own only if the server has them. */
+/* The mix, if the server has the script's second vector, and the studio. */
 static void shoot_studio(const struct size *size)
 {
-    bool more = page_is(&page, "!document.getElementById('mix-add').hidden");
-    if (more) {
+    page_run(&page, "window.names = null; fetch('/v1/vectors').then((answer) => answer.json())"
+                    ".then(({data}) => { window.names = data.map(({id}) => id); })");
+    page_wait(&page, "window.names !== null");
+    if (page_is(&page, "['gyaru', 'teinei'].every((name) => names.includes(name))")) {
         mix("[{vector: 'gyaru', strength: 12}, {vector: 'teinei', strength: 3}]");
         page_wait(&page, "document.querySelectorAll('.mix-row').length === 1");
     }
@@ -174,8 +176,15 @@ static void shoot_studio(const struct size *size)
     page_run(&page, "document.getElementById('studio-close').click()");
     page_run(&page, "document.getElementById('language').click()");
     shoot(size, "english");
+    page_run(&page, "document.getElementById('studio-open').click();"
+                    "document.getElementById('tab-sampling').click()");
+    shoot(size, "english-sampling");
+    page_run(&page, "document.getElementById('tab-vectors').click()");
+    shoot(size, "english-vectors");
+    page_run(&page, "document.getElementById('studio-close').click()");
     page_run(&page, "document.getElementById('language').click()");
-    mix("[{vector: 'gyaru', strength: 12}]");
+    if (page_is(&page, "names.includes('teinei')"))
+        mix("[{vector: 'gyaru', strength: 12}]");
 }
 
 static void shoot_played(const struct size *size)
