@@ -455,7 +455,7 @@ static void test_reports_open_in_a_sealed_frame(void **state)
     page_check(&page, "/sandbox/.test(seen) && !/allow-scripts/.test(seen)");
     page_keys(&page, KEY_ESCAPE);
     page_wait(&page, "!$('report-dialog').open && $('studio').open");
-    page_check(&page, "!$('report-frame').hasAttribute('src')");
+    page_wait(&page, "!$('report-frame').hasAttribute('src')");
     page_check_console(&page);
 }
 
