@@ -1,6 +1,6 @@
 /*
- * sampling.c - what the host spends on choosing one token, from all logits and from a device's
- * candidates.
+ * sampling.c - what the host spends on choosing one token: from all logits, from those that it
+ * chooses among them first, and from those that a device has chosen.
  *
  *     make build/bench/sampling && build/bench/sampling
  *
@@ -31,72 +31,70 @@ static const struct {
     {"temp 1", {.temperature = 1, .top_p = 1, .repeat_penalty = 1}},
 };
 
-static int by_logit(const void *a, const void *b)
-{
-    const struct backend_candidate *x = a, *y = b;
-    return (x->logit < y->logit) - (x->logit > y->logit);
-}
+enum way { SORTED, CHOSEN, OFFERED, N_WAYS };
 
-/* What the device would leave: the best, and the mass of all. */
-static void choose(const float *logits, float temperature, struct backend_candidates *out)
+struct bench {
+    struct sampler *sampler;
+    const float *logits; /* [VOCAB] */
+    float *copy;
+    uint8_t *seen;
+    struct backend_candidates device;
+};
+
+static int32_t pick(struct bench *b, enum way way, const struct gyaru_sampling *p)
 {
-    struct backend_candidate *all = malloc(VOCAB * sizeof *all);
-    double mass = 0;
-    if (!all)
-        exit(1);
-    for (int i = 0; i < VOCAB; i++)
-        all[i] = (struct backend_candidate){logits[i], i};
-    qsort(all, VOCAB, sizeof *all, by_logit);
-    for (int i = 0; i < VOCAB && temperature > 0; i++)
-        mass += exp(((double)logits[i] - (double)all[0].logit) / (double)temperature);
-    out->n = 150;
-    out->max = all[0].logit;
-    out->mass = (float)mass;
-    memcpy(out->best, all, 150 * sizeof *all);
-    free(all);
+    uint64_t state = 9;
+    if (way == SORTED)
+        return sampler_pick(b->sampler, b->copy, VOCAB, p, b->seen, &state);
+    struct backend_candidates own = b->device; /* as out of pinned memory */
+    if (way == CHOSEN) {
+        sampler_penalise(b->copy, VOCAB, b->seen, p->repeat_penalty);
+        sampler_choose(b->copy, VOCAB, p, &own);
+    }
+    sampler_offer(b->sampler, &own, VOCAB);
+    return sampler_pick_offered(b->sampler, p, &state);
 }
 
 int main(void)
 {
-    float *logits = malloc(VOCAB * sizeof *logits), *copy = malloc(VOCAB * sizeof *copy);
-    uint8_t *seen = calloc(1, VOCAB);
-    struct backend_candidates offered, mapped;
-    struct sampler *sampler;
+    static const char *const ways[N_WAYS] = {"all logits", "host chooses", "device chooses"};
+    float *logits = malloc(VOCAB * sizeof *logits);
+    struct bench b = {.logits = logits, .copy = malloc(VOCAB * sizeof *b.copy)};
     struct gyaru_error err;
-    uint64_t random = 1, state = 1;
-    if (!logits || !copy || !seen || sampler_new(VOCAB, &sampler, &err))
+    uint64_t random = 1;
+    b.seen = calloc(1, VOCAB);
+    if (!logits || !b.copy || !b.seen || sampler_new(VOCAB, &b.sampler, &err))
         return 1;
-    for (int i = 0; i < VOCAB; i++) { /* tails of a double exponential */
+    for (int i = 0; i < VOCAB; i++) { /* an exponential tail */
         double u = ((double)(random_next(&random) >> 11) + 1) * 0x1p-53;
         logits[i] = (float)(-2.0 * log(u));
     }
-    printf("%-46s %12s %12s\n", "us per token", "all logits", "candidates");
+    printf("%-44s", "us per token");
+    for (int way = 0; way < N_WAYS; way++)
+        printf(" %15s", ways[way]);
     for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
-        double best[2] = {1, 1};
-        int32_t ids[2] = {-1, -1};
-        choose(logits, cases[c].p.temperature, &mapped);
-        for (int t = 0; t < TURNS; t++) {
-            memcpy(copy, logits, VOCAB * sizeof *copy);
-            double start = clock_seconds();
-            state = 9;
-            ids[0] = sampler_pick(sampler, copy, VOCAB, &cases[c].p, seen, &state);
-            double middle = clock_seconds();
-            state = 9;
-            offered = mapped; /* out of pinned memory */
-            sampler_offer(sampler, &offered, VOCAB);
-            ids[1] = sampler_pick_offered(sampler, &cases[c].p, &state);
-            double end = clock_seconds();
-            best[0] = middle - start < best[0] ? middle - start : best[0];
-            best[1] = end - middle < best[1] ? end - middle : best[1];
+        int32_t ids[N_WAYS];
+        printf("\n%-44s", cases[c].name);
+        sampler_choose(logits, VOCAB, &cases[c].p, &b.device);
+        for (int way = 0; way < N_WAYS; way++) {
+            double best = 1;
+            for (int t = 0; t < TURNS; t++) {
+                memcpy(b.copy, logits, VOCAB * sizeof *b.copy);
+                double start = clock_seconds();
+                ids[way] = pick(&b, way, &cases[c].p);
+                double seconds = clock_seconds() - start;
+                best = seconds < best ? seconds : best;
+            }
+            printf(" %14.1f%c", best * 1e6,
+                   ids[way] == ids[0]           ? ' '
+                   : ids[way] == SAMPLER_UNSURE ? '-'
+                                                : '!');
         }
-        printf("%-46s %12.1f %12.1f%s\n", cases[c].name, best[0] * 1e6, best[1] * 1e6,
-               ids[0] == ids[1]           ? ""
-               : ids[1] == SAMPLER_UNSURE ? "  (not from candidates)"
-                                          : "  DIFFERENT");
     }
-    sampler_free(sampler);
+    printf("\n-: only all logits can tell\n");
+    sampler_free(b.sampler);
     free(logits);
-    free(copy);
-    free(seen);
+    free(b.copy);
+    free(b.seen);
     return 0;
 }

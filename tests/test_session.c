@@ -496,6 +496,65 @@ static void samples_follow_the_distribution(void **state)
     sampler_free(sampler);
 }
 
+/* A few chosen logits give the ids that all of them give, refused ones included, or say that they
+ * cannot tell. */
+static void chosen_logits_give_the_same_ids(void **state)
+{
+    enum { IDS = 30000, REFUSED = 4 };
+    static const struct gyaru_sampling settings[] = {
+        {.temperature = 0, .top_p = 1, .repeat_penalty = 1},
+        {.temperature = 0.7f, .top_p = 0.8f, .top_k = 20, .repeat_penalty = 1},
+        {.temperature = 0.7f, .top_p = 0.9f, .repeat_penalty = 1},
+        {.temperature = 1, .top_p = 1, .repeat_penalty = 1},
+        {.temperature = 1, .top_p = 0.95f, .min_p = 0.05f, .repeat_penalty = 1},
+        {.temperature = 2, .top_p = 1, .top_k = IDS, .min_p = 0.01f, .repeat_penalty = 1},
+    };
+    static const int sizes[] = {1, 40, 300, 1000, IDS};
+    struct sampler *sampler;
+    float *logits = malloc(IDS * sizeof *logits), *all = malloc(IDS * sizeof *all);
+    uint8_t *seen = calloc(1, IDS);
+    uint64_t state_of_logits = 3;
+    int picks = 0, unsure = 0;
+    check(sampler_new(IDS, &sampler, &err));
+    for (int round = 0; round < 300; round++) {
+        const struct gyaru_sampling *p = &settings[round % 6];
+        int n = sizes[round / 6 % 5];
+        double spread = 0.5 * (1 + round % 7);
+        struct backend_candidates chosen;
+        uint64_t random[2] = {(uint64_t)round, (uint64_t)round};
+        for (int i = 0; i < n; i++) {
+            state_of_logits = state_of_logits * 6364136223846793005u + 1442695040888963407u;
+            double u = ((double)(state_of_logits >> 11) + 1) * 0x1p-53;
+            all[i] = logits[i] = (float)(-spread * log(u));
+        }
+        sampler_choose(logits, n, p, &chosen);
+        sampler_offer(sampler, &chosen, n);
+        for (int i = 0; i < REFUSED && i < n; i++, picks++) {
+            int32_t id = sampler_pick_offered(sampler, p, &random[0]);
+            if (id == SAMPLER_UNSURE) {
+                unsure++;
+                break;
+            }
+            assert_int_equal(id, sampler_pick(sampler, all, n, p, seen, &random[1]));
+            assert_true(random[0] == random[1]);
+            sampler_refuse(sampler, id, p);
+            all[id] = -INFINITY;
+        }
+    }
+    assert_true(picks > 600 && unsure < 100);
+    logits[7] = NAN;
+    struct backend_candidates none;
+    sampler_choose(logits, 1000, &settings[1], &none);
+    assert_int_equal(none.n, -1);
+    sampler_offer(sampler, &none, 1000);
+    uint64_t random = 1;
+    assert_int_equal(sampler_pick_offered(sampler, &settings[1], &random), SAMPLER_UNSURE);
+    sampler_free(sampler);
+    free(logits);
+    free(all);
+    free(seen);
+}
+
 static void repetition_is_penalised(void **state)
 {
     struct sampler *sampler;
@@ -524,6 +583,7 @@ int main(void)
         cmocka_unit_test(cancel_and_bad_requests),
         cmocka_unit_test(reliability_32_padding_is_never_sampled),
         cmocka_unit_test(samples_follow_the_distribution),
+        cmocka_unit_test(chosen_logits_give_the_same_ids),
         cmocka_unit_test(repetition_is_penalised),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -52,7 +52,7 @@ int32_t sampler_argmax(const float *values, int n)
 }
 
 /* CTRL's penalty (arXiv 1909.05858) as Hugging Face applies it. */
-static void penalise(float *logits, int n, const uint8_t *seen, float penalty)
+void sampler_penalise(float *logits, int n, const uint8_t *seen, float penalty)
 {
     if (penalty == 1)
         return;
@@ -180,7 +180,7 @@ static int32_t pick(struct choice *s, const struct gyaru_sampling *p, uint64_t *
 int32_t sampler_pick(struct sampler *s, float *logits, int n_tokens, const struct gyaru_sampling *p,
                      const uint8_t *seen, uint64_t *random)
 {
-    penalise(logits, n_tokens, seen, p->repeat_penalty);
+    sampler_penalise(logits, n_tokens, seen, p->repeat_penalty);
     int32_t best = sampler_argmax(logits, n_tokens);
     if (best < 0 || p->temperature <= 0)
         return best;

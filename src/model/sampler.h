@@ -22,6 +22,13 @@ void sampler_free(struct sampler *sampler);
 int32_t sampler_pick(struct sampler *sampler, float *logits, int n_tokens,
                      const struct gyaru_sampling *sampling, const uint8_t *seen, uint64_t *random);
 
+/* What a device's candidates() would leave, of logits that have their penalty. */
+void sampler_choose(const float *logits, int n_ids, const struct gyaru_sampling *sampling,
+                    struct backend_candidates *out);
+
+/* CTRL's penalty on the ids that `seen` [n] marks. */
+void sampler_penalise(float *logits, int n, const uint8_t *seen, float penalty);
+
 /* The same picks from a device's candidates, whose logits have their penalty. n_tokens: the ids
  * that they were chosen from. */
 void sampler_offer(struct sampler *sampler, const struct backend_candidates *from, int n_tokens);

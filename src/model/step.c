@@ -117,16 +117,16 @@ static bool breaks_character(const struct gyaru_session *s, int32_t id)
     return !utf8_stream_accepts(&s->reply.utf8, bytes, n);
 }
 
-/* The next id, -1 if no logit is finite. Every refused id leaves the logits, so this ends; where
- * nothing fits, the first choice stands. */
+/* The next id from logits that have their penalty, -1 if none is finite. Every refused id leaves
+ * the logits, so this ends; where nothing fits, the first choice stands. */
 static int32_t draw(struct gyaru_session *s, float *logits)
 {
     struct gyaru_model *m = s->model;
     struct gyaru_sampling sampling = s->sampling;
     int n_ids = n_choices(s);
+    sampling.repeat_penalty = 1;
     int32_t first = sampler_pick(m->sampler, logits, n_ids, &sampling, s->seen, &s->random);
     int32_t id = first;
-    sampling.repeat_penalty = 1; /* has acted on the logits */
     for (int tries = 0; id >= 0 && breaks_character(s, id) && tries < REDRAWS; tries++) {
         logits[id] = -INFINITY;
         id = sampler_pick(m->sampler, logits, n_ids, &sampling, s->seen, &s->random);
@@ -162,8 +162,15 @@ static int next_id(struct gyaru_session *s, struct heads *heads, int32_t *id,
 {
     struct gyaru_model *m = s->model;
     int row = heads->next++;
+    int n_ids = n_choices(s);
     if (!heads->candidates) {
-        *id = draw(s, heads->logits + (size_t)row * (size_t)m->shape.vocab);
+        struct backend_candidates candidates;
+        float *logits = heads->logits + (size_t)row * (size_t)m->shape.vocab;
+        sampler_penalise(logits, n_ids, s->seen, s->sampling.repeat_penalty);
+        sampler_choose(logits, n_ids, &s->sampling, &candidates);
+        *id = draw_offered(s, &candidates);
+        if (*id == SAMPLER_UNSURE)
+            *id = draw(s, logits);
         return 0;
     }
     float *logits;
@@ -172,6 +179,7 @@ static int next_id(struct gyaru_session *s, struct heads *heads, int32_t *id,
         return 0;
     if (m->backend->fetch(m->stage, row, &logits, err))
         return -1;
+    sampler_penalise(logits, n_ids, s->seen, s->sampling.repeat_penalty);
     *id = draw(s, logits);
     return 0;
 }
