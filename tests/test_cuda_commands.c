@@ -20,6 +20,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -227,6 +228,29 @@ static void auto_takes_what_fits(void **state)
     program_release(&r);
 }
 
+/* Who holds the memory is said, and nothing is done to them. */
+static void holders_are_named(void **state)
+{
+    struct program_result r;
+    char real[600], link[256], folder[256];
+    snprintf(real, sizeof real, "%s/../tests/fake_nvml.so", getenv("BUILD"));
+    char *absolute = realpath(real, NULL);
+    assert_non_null(absolute);
+    snprintf(link, sizeof link, "%s", scratch_path("libnvidia-ml.so.1"));
+    snprintf(folder, sizeof folder, "%s", link);
+    *strrchr(folder, '/') = '\0';
+    assert_int_equal(symlink(absolute, link), 0);
+    setenv("LD_LIBRARY_PATH", folder, 1);
+    setenv("EMU_MEMORY", "1", 1);
+    RUN(&r, "run", "-m", MODEL, "--ids", IDS, "--device", "cuda");
+    program_check_error(&r, 4, "it is held by pid");
+    program_check_error(&r, 4, "pid 4242 /usr/bin/hog 19456 MiB");
+    program_release(&r);
+    unsetenv("EMU_MEMORY");
+    unsetenv("LD_LIBRARY_PATH");
+    free(absolute);
+}
+
 /* A tied head needs its embedding where it is; nothing is left out in silence. */
 static void tied_embeddings_stay(void **state)
 {
@@ -250,6 +274,7 @@ int main(void)
         cmocka_unit_test(serve_answers_alike),
         cmocka_unit_test(bench_measures_everything),
         cmocka_unit_test(auto_takes_what_fits),
+        cmocka_unit_test(holders_are_named),
         cmocka_unit_test(tied_embeddings_stay),
     };
     char emu[512];

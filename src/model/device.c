@@ -8,6 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#define HOLDERS 3 /* processes that are named, at most */
 
 int model_device_open(const char *device, int threads, struct model_plan *plan,
                       struct gyaru_error *err)
@@ -33,7 +36,37 @@ static double gib(uint64_t bytes)
     return (double)bytes / (1u << 30);
 }
 
-/* "; pid 42 python 10240 MiB, ..." of the GPU with this name, as far as there is room. */
+static int by_bytes(const void *a, const void *b)
+{
+    uint64_t x = ((const struct nvml_process *)a)->bytes;
+    uint64_t y = ((const struct nvml_process *)b)->bytes;
+    return (x < y) - (x > y);
+}
+
+/* Of other processes, those that hold most. */
+static void list_holders(struct nvml_gpu *gpu, char *out, size_t size)
+{
+    size_t used = 0;
+    int named = 0;
+    qsort(gpu->processes, gpu->n_processes, sizeof *gpu->processes, by_bytes);
+    for (size_t i = 0; i < gpu->n_processes && named < HOLDERS; i++) {
+        const struct nvml_process *p = &gpu->processes[i];
+        char mib[32] = "?";
+        if (p->pid == (unsigned)getpid())
+            continue;
+        if (p->bytes != NVML_UNKNOWN)
+            snprintf(mib, sizeof mib, "%llu", (unsigned long long)(p->bytes >> 20));
+        int n = snprintf(out + used, size - used, "%s pid %u %.40s %s MiB",
+                         named++ ? "," : "; it is held by", p->pid, p->name, mib);
+        if (n < 0 || (size_t)n >= size - used) {
+            out[used] = '\0';
+            return;
+        }
+        used += (size_t)n;
+    }
+}
+
+/* "; it is held by pid 42 python 10240 MiB, ..." for the GPU of this name; "" if nobody knows. */
 static void name_holders(const char *gpu, char *out, size_t size)
 {
     struct nvml_report report;
@@ -41,22 +74,9 @@ static void name_holders(const char *gpu, char *out, size_t size)
     out[0] = '\0';
     if (!gpu[0] || nvml_read(NVML_LIBRARY, &report, &ignored))
         return;
-    size_t used = 0;
     for (size_t g = 0; g < report.n_gpus; g++)
-        for (size_t i = 0; !strcmp(report.gpus[g].uuid, gpu) && i < report.gpus[g].n_processes;
-             i++) {
-            const struct nvml_process *p = &report.gpus[g].processes[i];
-            char mib[32] = "?";
-            if (p->bytes != NVML_UNKNOWN)
-                snprintf(mib, sizeof mib, "%llu", (unsigned long long)(p->bytes >> 20));
-            int n = snprintf(out + used, size - used, "%s pid %u %.40s %s MiB",
-                             used ? "," : "; it is held by", p->pid, p->name, mib);
-            if (n < 0 || (size_t)n >= size - used) {
-                out[used] = '\0';
-                break;
-            }
-            used += (size_t)n;
-        }
+        if (!strcmp(report.gpus[g].uuid, gpu) && report.gpus[g].n_processes)
+            list_holders(&report.gpus[g], out, size);
     nvml_release(&report);
 }
 

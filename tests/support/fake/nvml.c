@@ -23,6 +23,7 @@ int nvmlSystemGetDriverVersion(char *out, unsigned size);
 int nvmlDeviceGetCount_v2(unsigned *out);
 int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **out);
 int nvmlDeviceGetName(void *gpu, char *out, unsigned size);
+int nvmlDeviceGetUUID(void *gpu, char *out, unsigned size);
 int nvmlDeviceGetMemoryInfo(void *gpu, struct memory *out);
 int nvmlSystemGetProcessName(unsigned pid, char *out, unsigned size);
 int nvmlDeviceGetComputeRunningProcesses_v3(void *gpu, unsigned *count, struct process *out);
@@ -66,6 +67,15 @@ int nvmlDeviceGetHandleByIndex_v2(unsigned index, void **out)
 int nvmlDeviceGetName(void *gpu, char *out, unsigned size)
 {
     snprintf(out, size, "Fake %s", (const char *)gpu);
+    return 0;
+}
+
+/* The first one's is that of the GPU that tests/cuda_emu pretends to be. */
+int nvmlDeviceGetUUID(void *gpu, char *out, unsigned size)
+{
+    const char *digits = gpu == first ? "11111111-1111-1111-1111-111111111111"
+                                      : "22222222-2222-2222-2222-222222222222";
+    snprintf(out, size, "GPU-%s", digits);
     return 0;
 }
 
