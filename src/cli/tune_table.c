@@ -71,9 +71,10 @@ static void print_control(FILE *out, const char *name, const json_t *point)
 {
     if (!json_is_object(point))
         return;
+    const char *fault = json_text_at(point, "fault");
     fprintf(out, "%-10s", name);
     print_figures(out, point);
-    fputc('\n', out);
+    fprintf(out, *fault ? "  %s\n" : "%s\n", fault);
 }
 
 static void print_choice(FILE *out, const json_t *report, bool japanese)
@@ -109,10 +110,11 @@ void tune_table_print(FILE *out, const json_t *report, bool japanese)
         japanese
             ? "KL p95: トークンごとの KL(操作後 || 元) の 95 % 点 (nat); gain: 普通文に対する\n"
               "スタイル文の対数確率の増加 (nat/トークン); wrong: 逆向きに動いた組; NLL: 生成文の\n"
-              "元モデルでの負対数尤度 (スタイル指示つき); repeat4: 文字 4-gram の重複率\n"
+              "元モデルでの負対数尤度 (二つの指示のうち出やすい方); repeat4: 文字 4-gram の重複率\n"
             : "KL p95: 95th percentile of the per-token KL(steered || base), nats; gain: in log-\n"
               "probability of styled over plain texts, nats per token; wrong: pairs steered the\n"
-              "wrong way; NLL: of the answers without steering, asked for the style; repeat4:\n"
-              "repeated 4-grams of characters\n",
+              "wrong way; NLL: of the answers without steering, under the prompt that expects "
+              "them\n"
+              "more; repeat4: repeated 4-grams of characters\n",
         out);
 }

@@ -3,7 +3,8 @@
  *
  *     scan      every candidate climbs the ladder until the divergence exceeds its budget, then
  *               bisects to it; those that gain most at equal divergence are finalists
- *     answer    finalists answer messages along the whole ladder and at the budget's strength
+ *     answer    finalists answer messages along the whole ladder, at the budget's strength, and
+ *               where the largest safe strength lies
  *     choose    the safe strength of the largest effect; ties take the lowest divergence
  *     confirm   on pairs and messages that no step before has seen, against three controls
  */
@@ -19,7 +20,7 @@
 
 #define PROMPT    "トピック: {topic}\nこれについて話して。"
 #define BISECT    5 /* steps to the budget: a thirty-second of a rung */
-#define BOUND     2 /* steps to the largest safe strength: a quarter of a rung */
+#define BOUND     3 /* steps to the largest safe strength: an eighth of a rung */
 #define FINALISTS 1 /* besides the vector's own layers */
 /* Share of broken answers beyond those that the model gives by itself; after two such rungs the
  * rest of the ladder says nothing. */
@@ -95,7 +96,7 @@ static struct tune_point *measure_at(struct tuning *t, struct tune_candidate *c,
         tune_answer(t, &t->search, who(t, c), t->options->system, vector, p, NULL, err))
         return NULL;
     if (p)
-        tune_judge(t, p);
+        tune_judge(&t->base, p);
     return p;
 }
 
@@ -202,6 +203,33 @@ static int measure_bases(struct tuning *t, struct gyaru_error *err)
                : 0;
 }
 
+/* The largest safe strength lies between two rungs: bisects towards it. */
+static int refine(struct tuning *t, struct tune_candidate *c, int vector, struct gyaru_error *err)
+{
+    float low = 0, high = 0;
+    for (size_t i = 0; i < c->n_points; i++) {
+        const struct tune_point *p = &c->points[i];
+        if (!p->answered || !(p->strength > 0))
+            continue;
+        if (!*p->fault) {
+            low = p->strength;
+            high = 0;
+        } else if (!(high > 0)) {
+            high = p->strength;
+        }
+    }
+    for (int i = 0; i < BOUND && low > 0 && high > 0; i++) {
+        const struct tune_point *p = measure_at(t, c, vector, (low + high) / 2, err);
+        if (!p)
+            return -1;
+        if (*p->fault)
+            high = p->strength;
+        else
+            low = p->strength;
+    }
+    return 0;
+}
+
 static int climb(struct tuning *t, struct tune_candidate *c, int vector, struct gyaru_error *err)
 {
     const struct gyaru_tune_options *o = t->options;
@@ -219,7 +247,7 @@ static int climb(struct tuning *t, struct tune_candidate *c, int vector, struct 
     }
     if (isfinite(c->budget_strength) && !measure_at(t, c, vector, c->budget_strength, err))
         return -1;
-    return 0;
+    return refine(t, c, vector, err);
 }
 
 static int answer_finalists(struct tuning *t, struct gyaru_error *err)
@@ -243,33 +271,13 @@ static int answer_finalists(struct tuning *t, struct gyaru_error *err)
 /* ---- choice -----------------------------------------------------------------------------------
  */
 
-/* From the chosen strength up while all that was measured is safe, then towards the first that is
- * not. */
-static int find_max(struct tuning *t, int vector, struct gyaru_error *err)
+/* From the chosen strength up while all that was measured is safe. */
+static void find_max(struct tuning *t)
 {
-    struct tune_candidate *c = &t->candidates[t->best];
-    float chosen = c->points[t->best_point].strength, low = chosen, high = 0;
-    for (size_t i = t->best_point; i < c->n_points && !(high > 0); i++) {
-        const struct tune_point *p = &c->points[i];
-        if (p->answered && !*p->fault)
-            low = p->strength;
-        else if (p->answered)
-            high = p->strength;
-    }
-    for (int i = 0; i < BOUND && high > 0; i++) {
-        const struct tune_point *p = measure_at(t, c, vector, (low + high) / 2, err);
-        if (!p)
-            return -1;
-        if (*p->fault)
-            high = p->strength;
-        else
-            low = p->strength;
-    }
-    t->max_strength = low;
-    for (size_t i = 0; i < c->n_points; i++)
-        if (!(c->points[i].strength < chosen) && !(c->points[i].strength > chosen))
-            t->best_point = i; /* points may have been put before it */
-    return 0;
+    const struct tune_candidate *c = &t->candidates[t->best];
+    for (size_t i = t->best_point; i < c->n_points && !*c->points[i].fault; i++)
+        if (c->points[i].answered)
+            t->max_strength = c->points[i].strength;
 }
 
 /* ---- confirmation -------------------------------------------------------------------------------
@@ -302,9 +310,7 @@ static int control_steered(struct tuning *t, bool random, json_t *samples, struc
     int vector;
     if (attach(t, c, random ? &t->options->seed : NULL, &vector, err))
         return -1;
-    int rc = random ? 0 : find_max(t, vector, err);
-    if (!rc)
-        rc = control(t, random ? CONTROL_RANDOM : CONTROL_STEERED, t->options->system, vector,
+    int rc = control(t, random ? CONTROL_RANDOM : CONTROL_STEERED, t->options->system, vector,
                      strength, samples, err);
     gyaru_model_detach(t->model, vector);
     return rc;
@@ -322,6 +328,8 @@ static int confirm(struct tuning *t, struct gyaru_error *err)
     point_init(&t->controls[CONTROL_PROMPT], 0);
     if (o->style_system && control(t, CONTROL_PROMPT, o->style_system, -1, 0, t->answers, err))
         return -1;
+    tune_judge(&t->controls[CONTROL_NONE], &t->controls[CONTROL_STEERED]);
+    tune_judge(&t->controls[CONTROL_NONE], &t->controls[CONTROL_RANDOM]);
     t->confirmed = tune_beats(t, CONTROL_STEERED, CONTROL_NONE) &&
                    tune_beats(t, CONTROL_STEERED, CONTROL_RANDOM);
     return 0;
@@ -334,11 +342,14 @@ static int search(struct tuning *t, struct gyaru_error *err)
 {
     size_t rungs = t->options->n_ladder;
     size_t finalists = t->n_candidates < FINALISTS + 1 ? t->n_candidates : FINALISTS + 1;
-    t->total = t->n_candidates * (rungs / 2 + BISECT) + finalists * (2 * rungs) + 8;
+    t->total = t->n_candidates * (rungs / 2 + BISECT) + finalists * (2 * rungs + BOUND) + 8;
     if (scan(t, err) || answer_finalists(t, err))
         return -1;
-    t->total = t->done + 2 * BOUND + 6;
-    if (tune_choose(t, err) || confirm(t, err))
+    t->total = t->done + 6;
+    if (tune_choose(t, err))
+        return -1;
+    find_max(t);
+    if (confirm(t, err))
         return -1;
     if (t->confirmed)
         return tune_write(t, err);

@@ -25,7 +25,7 @@
 #include "steer/vector.h"
 
 /* A strength is safe if, against no steering: */
-#define TUNE_NLL        0.5f  /* nats per token more than the control's text has, at most */
+#define TUNE_NLL        0.5f  /* nats per token more, at most */
 #define TUNE_REPETITION 2.0f  /* times the repeated 4-grams, at most ... */
 #define TUNE_REPEATED   0.05f /* ... or this share: two in forty are no damage */
 #define TUNE_SCRIPT     0.02f /* more answers with unexpected characters, at most */
@@ -51,7 +51,7 @@ enum tune_figure {
     FIGURE_REPETITION,
     FIGURE_DISTINCT_1,
     FIGURE_DISTINCT_2,
-    FIGURE_NLL, /* unsteered, under the control's prompt, nats per token */
+    FIGURE_NLL, /* unsteered, under the prompt that expects it more, nats per token */
     FIGURE_COSINE,
     FIGURE_GAUGE,
     FIGURE_TOKENS,

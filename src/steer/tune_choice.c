@@ -13,10 +13,9 @@ static bool exceeds(float value, float limit)
     return !(value <= limit + 1e-6f);
 }
 
-void tune_judge(const struct tuning *t, struct tune_point *p)
+void tune_judge(const struct tune_point *none, struct tune_point *p)
 {
-    const float *f = p->figures, *base = t->base.figures;
-    float nll = t->prompt.answered ? t->prompt.figures[FIGURE_NLL] : base[FIGURE_NLL];
+    const float *f = p->figures, *base = none->figures;
     float repetition = fmaxf(TUNE_REPETITION * base[FIGURE_REPETITION], TUNE_REPEATED);
     /* A model that breaks characters by itself does so by chance, now more, now less. */
     float invalid = base[FIGURE_INVALID] > 0 ? base[FIGURE_INVALID] + TUNE_SCRIPT : 0;
@@ -30,7 +29,7 @@ void tune_judge(const struct tuning *t, struct tune_point *p)
         {"unexpected script", f[FIGURE_SCRIPT], base[FIGURE_SCRIPT] + TUNE_SCRIPT, 100},
         {"garbled", f[FIGURE_GARBLED], base[FIGURE_GARBLED] + TUNE_GARBLED, 100},
         {"repetition", f[FIGURE_REPETITION], repetition, 100},
-        {"NLL", f[FIGURE_NLL], nll + TUNE_NLL, 1},
+        {"NLL", f[FIGURE_NLL], base[FIGURE_NLL] + TUNE_NLL, 1},
     };
     p->fault[0] = '\0';
     for (size_t i = 0; i < sizeof rules / sizeof *rules && !p->fault[0]; i++)

@@ -7,8 +7,8 @@
 
 #include "steer/tune.h"
 
-/* Writes into the point why it is not safe; it and the bases must have answered. */
-void tune_judge(const struct tuning *t, struct tune_point *point);
+/* Writes into the point why it is not safe; it and `base`, no steering, must have answered. */
+void tune_judge(const struct tune_point *base, struct tune_point *point);
 
 /* Sets best and best_point, or fails: "no safe strength", with what came closest. */
 int tune_choose(struct tuning *t, struct gyaru_error *err);

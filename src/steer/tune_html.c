@@ -262,9 +262,7 @@ static int draw_all(struct tune_page *p, const struct curves *c, double chosen,
         {"Meter over the answers", "回答中のメーター", {COSINE, GAUGE}, 2, false, false},
     };
     const json_t *settings = json_object_get(p->report, "settings");
-    const json_t *prompt = json_object_get(p->report, "prompt");
-    const json_t *reference = json_is_object(prompt) ? prompt : json_object_get(p->report, "base");
-    double nll = json_number_at(reference, "nll") +
+    double nll = json_number_at(json_object_get(p->report, "base"), "nll") +
                  json_number_at(json_object_get(p->report, "limits"), "nll_more");
     for (size_t i = 0; i < sizeof figures / sizeof *figures; i++) {
         double limit = figures[i].list[0] == KL_P95 ? json_number_at(settings, "kl_budget")

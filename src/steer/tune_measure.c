@@ -64,7 +64,7 @@ static void make_key(const struct tuning *t, uint8_t key[SHA256_BYTES])
 {
     const struct gyaru_tune_options *o = t->options;
     const struct gyaru_vector *v = t->vector;
-    const char *const texts[] = {"tune 1",
+    const char *const texts[] = {"tune 2",
                                  t->model->info.fingerprint,
                                  t->model->backend->name,
                                  gyaru_kv_name(t->model->shape.kv),
@@ -283,27 +283,37 @@ int tune_read_pairs(struct tuning *t, const struct tune_material *m, int who, in
 /* ---- answers ----------------------------------------------------------------------------------
  */
 
-/* How foreign the answers are to the unsteered model when it is asked for the style: what remains
- * is damage. Nats per token over all answers. */
+/* NLL of the answer under a system prompt, without steering; nats, all tokens together. */
+static int answer_nll(struct tuning *t, const char *system, const char *message,
+                      const struct measure_answer *answer, double *out, struct gyaru_error *err)
+{
+    struct passage p;
+    if (passage_of_ids(t->model, system, message, answer->ids, answer->n_tokens, "an answer", &p,
+                       err))
+        return -1;
+    int rc = passage_nll(t->model, &p, out, err);
+    *out *= (double)(p.n - p.first);
+    passage_release(&p);
+    return rc;
+}
+
+/* How foreign the answers are to the unsteered model. Each is read under the prompt that the vector
+ * works against and under the one that asks for the style, and the one that expects it more counts:
+ * neither the style nor its absence is damage. Nats per token over all answers. */
 static int measure_nll(struct tuning *t, const struct tune_material *m,
                        const struct measure_set *set, float *out, struct gyaru_error *err)
 {
     const struct gyaru_tune_options *o = t->options;
-    const char *system = o->style_system ? o->style_system : o->system;
     double sum = 0, tokens = 0;
     for (size_t i = 0; i < set->n; i++) {
-        struct passage p;
-        double nll;
-        if (passage_of_ids(t->model, system, m->messages[i], set->answers[i].ids,
-                           set->answers[i].n_tokens, "an answer", &p, err))
+        const struct measure_answer *answer = &set->answers[i];
+        double nll, styled = INFINITY;
+        if (answer_nll(t, o->system, m->messages[i], answer, &nll, err) ||
+            (o->style_system &&
+             answer_nll(t, o->style_system, m->messages[i], answer, &styled, err)))
             return -1;
-        int rc = passage_nll(t->model, &p, &nll, err);
-        size_t n = p.n - p.first;
-        passage_release(&p);
-        if (rc)
-            return -1;
-        sum += n ? nll * (double)n : 0;
-        tokens += (double)n;
+        sum += styled < nll ? styled : nll;
+        tokens += (double)answer->n_tokens;
     }
     *out = tokens > 0 ? (float)(sum / tokens) : 0;
     return 0;
