@@ -66,6 +66,7 @@ static int start_shared(void **state)
     scratch_write(VECTOR_FOLDER "/broken.safetensors", "no vector", 9);
     scratch_write(VECTOR_FOLDER "/notes.txt", "no vector", 9);
     scratch_write(VECTOR_FOLDER "/.hidden.safetensors", "no vector", 9);
+    assert_int_equal(symlink("soft.safetensors", vector_folder_path("link")), 0);
     write_reports();
     const char *const options[] = {"--vectors", folder,         "--reports", reports, "--sessions",
                                    "4",         "--max-tokens", "64",        NULL};
@@ -208,7 +209,11 @@ static void one_is_told_by_layer(void **state)
     assert_null(strstr(answer.body, "/tmp"));
     api_release(&answer);
     assert_int_equal(http_get(shared.port, "/v1/vectors/nobody", NULL), 404);
+    assert_int_equal(http_get(shared.port, "/v1/vectors/a%2fsoft", NULL), 400);
+    assert_int_equal(http_get(shared.port, "/v1/vectors/.hidden", NULL), 400);
+    /* libwebsockets takes these steps back itself: no vector's path any more. */
     assert_int_equal(http_get(shared.port, "/v1/vectors/..%2fsecret", NULL), 404);
+    assert_int_equal(http_get(shared.port, "/v1/vectors/link", NULL), 404);
     assert_int_equal(http_get(shared.port, "/v1/vectors/broken", NULL), 200);
 }
 
@@ -254,6 +259,19 @@ static void a_live_mix_is_what_one_request_may_ask_for(void **state)
     free(plain);
     free(own);
     free(live);
+}
+
+static void too_strong_is_said(void **state)
+{
+    struct api_answer answer;
+    put("{\"vector\":\"soft\",\"strength\":20}", 200);
+    call("GET", "/v1/steering", NULL, &answer);
+    assert_true(json_is_null(json_object_get(answer.json, "warning")));
+    api_release(&answer);
+    call("PUT", "/v1/steering", "{\"vector\":\"soft\",\"strength\":20.5}", &answer);
+    assert_int_equal(answer.status, 200);
+    assert_non_null(strstr(ws_text(answer.json, "warning"), "'soft' is above 20"));
+    api_release(&answer);
 }
 
 static void one_vector_of_the_live_mix_moves_alone(void **state)
@@ -306,6 +324,8 @@ static void wrong_ones_are_refused(void **state)
         const char *part;
     } cases[] = {
         {"{\"vector\":\"nobody\",\"strength\":1}", 400, "/v1/vectors"},
+        {"{\"vector\":\"link\",\"strength\":1}", 400, "/v1/vectors"},
+        {"{\"vector\":\"../vectors/soft\",\"strength\":1}", 400, "/v1/vectors"},
         {"{\"vector\":\"other\",\"strength\":1}", 409, "other"},
         {"{\"vector\":\"wide\",\"strength\":1}", 409, "wide"},
         {"{\"vector\":\"broken\",\"strength\":1}", 409, "broken"},
@@ -706,6 +726,7 @@ int main(void)
         TEST(one_is_told_by_layer),
         TEST(a_live_mix_is_what_one_request_may_ask_for),
         TEST(one_vector_of_the_live_mix_moves_alone),
+        TEST(too_strong_is_said),
         TEST(a_request_has_its_own),
         TEST(wrong_ones_are_refused),
         TEST(more_at_once_than_places),

@@ -42,7 +42,7 @@ static bool name_valid(const char *name, size_t len)
     if (!len || len > SHELF_NAME_MAX || name[0] == '.')
         return false;
     for (size_t i = 0; i < len; i++) {
-        if ((unsigned char)name[i] < ' ' || name[i] == 0x7f)
+        if ((unsigned char)name[i] < ' ' || name[i] == 0x7f || name[i] == '/')
             return false;
     }
     json_t *text = json_stringn(name, len); /* NULL for invalid UTF-8 */
@@ -163,6 +163,12 @@ static struct shelf_vector *find(struct shelf_vector *const *vectors, size_t n, 
     return NULL;
 }
 
+static void left_out(const struct reading *r, const char *name, const char *why)
+{
+    log_event(r->shelf->sources.log, LOG_LEVEL_WARN, "vector_left_out",
+              json_pack("{s:s,s:s}", "vector", name, "reason", why));
+}
+
 /* Adds the file's entry, the known one if the file is as it was. */
 static int add(struct reading *r, const char *path, const struct stat *stat,
                const struct gyaru_attach_options *options, struct gyaru_error *err)
@@ -181,13 +187,9 @@ static int add(struct reading *r, const char *path, const struct stat *stat,
     struct shelf_vector *first = find(r->vectors, r->n, entry->name);
     if (first || r->n == SHELF_MAX) {
         if (!first)
-            log_event(
-                r->shelf->sources.log, LOG_LEVEL_WARN, "vector_left_out",
-                json_pack("{s:s,s:s}", "vector", entry->name, "reason", "there are too many"));
+            left_out(r, entry->name, "there are too many");
         else if (first->stat.st_dev != stat->st_dev || first->stat.st_ino != stat->st_ino)
-            log_event(r->shelf->sources.log, LOG_LEVEL_WARN, "vector_left_out",
-                      json_pack("{s:s,s:s}", "vector", entry->name, "reason",
-                                "the name is another one's"));
+            left_out(r, entry->name, "the name is another one's");
         shelf_unref(entry);
         return 0;
     }
@@ -201,7 +203,8 @@ static int by_name(const void *a, const void *b)
     return strcmp((*x)->name, (*y)->name);
 }
 
-/* A folder that is not there is an empty one. */
+/* A folder that is not there is an empty one. Links in it are not followed: who may write there
+ * chooses no files elsewhere. */
 static int add_folder(struct reading *r, const char *folder, struct gyaru_error *err)
 {
     struct dirent **entries;
@@ -212,8 +215,12 @@ static int add_folder(struct reading *r, const char *folder, struct gyaru_error 
         const char *file = entries[i]->d_name;
         struct stat stat_;
         char *path = name_valid(file, name_len(file)) ? file_join(folder, file) : NULL;
-        if (!rc && path && !stat(path, &stat_) && S_ISREG(stat_.st_mode))
-            rc = add(r, path, &stat_, NULL, err);
+        if (!rc && path && !lstat(path, &stat_)) {
+            if (S_ISREG(stat_.st_mode))
+                rc = add(r, path, &stat_, NULL, err);
+            else if (S_ISLNK(stat_.st_mode))
+                left_out(r, file, "it is a link");
+        }
         free(path);
         free(entries[i]);
     }
@@ -293,6 +300,11 @@ void shelf_close(struct shelf *shelf)
         shelf_unref(shelf->vectors[i]);
     free(shelf->vectors);
     *shelf = (struct shelf){0};
+}
+
+bool shelf_name_valid(const char *name)
+{
+    return name_valid(name, strlen(name));
 }
 
 struct shelf_vector *shelf_find(const struct shelf *shelf, const char *name)

@@ -68,6 +68,9 @@ void shelf_close(struct shelf *shelf);
 /* Reads the folder again. On failure everything stays. *changed: some entry is another one now. */
 int shelf_reload(struct shelf *shelf, bool *changed, struct gyaru_error *err);
 
+/* Could a vector have this name? */
+bool shelf_name_valid(const char *name);
+
 /* NULL if there is none of this name. */
 struct shelf_vector *shelf_find(const struct shelf *shelf, const char *name);
 

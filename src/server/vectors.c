@@ -60,6 +60,9 @@ int api_vector(struct server *server, struct conn *conn, struct lws *wsi)
         return api_loading(server, conn, wsi);
     const char *name = conn->exchange.path + strlen("/v1/vectors/");
     const struct shelf_vector *vector = shelf_find(&server->shelf, name);
+    if (!shelf_name_valid(name))
+        return http_error(conn, wsi, 400, "invalid_request_error",
+                          "a vector is known by its name; GET /v1/vectors lists them");
     if (!vector)
         return http_error(conn, wsi, 404, "not_found_error",
                           "there is no such vector; GET /v1/vectors lists them");
@@ -85,6 +88,19 @@ int api_vectors_reload(struct server *server, struct conn *conn, struct lws *wsi
 
 /* ---- steering ------------------------------------------------------------------------------- */
 
+/* Tuning found how far a vector may go: who goes past it is told, not held back. */
+static json_t *warning_of(const struct steer_mix *mix)
+{
+    for (int i = 0; i < mix->n; i++) {
+        const struct shelf_vector *vector = mix->parts[i].vector;
+        float max = gyaru_vector_info(vector->vector)->max_strength;
+        if (mix->parts[i].strength > max) /* not if it is unknown, NaN */
+            return json_sprintf("'%s' is above %g, the most that was found safe for it",
+                                vector->name, (double)max);
+    }
+    return json_null();
+}
+
 int api_steering(struct server *server, struct conn *conn, struct lws *wsi)
 {
     struct steer_mix live;
@@ -93,10 +109,11 @@ int api_steering(struct server *server, struct conn *conn, struct lws *wsi)
     struct steering_value value = steering_get(&server->steering);
     steering_copy(&server->steering, &live);
     const struct shelf_vector *vector = live.n ? live.parts[0].vector : NULL;
-    json_t *json = json_pack("{s:f,s:I,s:f,s:f,s:s?,s:o}", "strength", (double)value.strength,
-                             "version", (json_int_t)value.version, "min",
-                             (double)GYARU_STRENGTH_MIN, "max", (double)GYARU_STRENGTH_MAX,
-                             "vector", vector ? vector->name : NULL, "vectors", mix_json(&live));
+    json_t *json =
+        json_pack("{s:f,s:I,s:f,s:f,s:s?,s:o,s:o}", "strength", (double)value.strength, "version",
+                  (json_int_t)value.version, "min", (double)GYARU_STRENGTH_MIN, "max",
+                  (double)GYARU_STRENGTH_MAX, "vector", vector ? vector->name : NULL, "vectors",
+                  mix_json(&live), "warning", warning_of(&live));
     if (json && vector)
         json_object_set_new(json, "layer", json_integer(vector->gauge_layer));
     mix_release(&live);

@@ -15,6 +15,7 @@ addTexts({
         samplingRandom: '毎回ちがう',
         samplingOff: 'なし',
         samplingAll: '入るだけ',
+        samplingRange: (min, max) => max === null ? `${min} 以上` : `${min}〜${max}`,
         knobs: {
             temperature: ['温度', '高いほど気まぐれ。0 はいつも同じ答え'],
             top_p: ['Top-p', '確率の合計がここまでの候補から選ぶ。1 で切る'],
@@ -33,6 +34,7 @@ addTexts({
         samplingRandom: 'another each time',
         samplingOff: 'off',
         samplingAll: 'what fits',
+        samplingRange: (min, max) => max === null ? `${min} or more` : `${min} to ${max}`,
         knobs: {
             temperature: ['Temperature', 'Higher is more whimsical; 0 always says the same'],
             top_p: ['Top-p', 'Chooses among candidates up to this total probability; 1 is off'],
@@ -46,6 +48,7 @@ addTexts({
 });
 
 const KEY = 'rinne.sampling';
+const MOST_SHOWN = 1000; /* a larger limit is no news to anybody */
 
 /* `to`: where the slider ends; the field beside it takes more. */
 const KNOBS = [
@@ -160,7 +163,8 @@ export class Sampling {
             const standard = this.defaults[knob.id];
             const value = this.set[knob.id] ?? standard;
             label.textContent = name;
-            text.textContent = meaning;
+            text.textContent = `${meaning} ・ ${t('samplingRange', knob.min,
+                                                knob.max > MOST_SHOWN ? null : knob.max)}`;
             field.value = value ?? '';
             field.placeholder = standard === undefined ? t('samplingRandom') : '';
             back.textContent = t('samplingDefault', this.wordOf(knob, standard));
