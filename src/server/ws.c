@@ -14,6 +14,7 @@
 #include "base/json.h"
 #include "server/ask.h"
 #include "server/log.h"
+#include "server/ws_json.h"
 #include "server/overlay.h"
 #include "server/speech.h"
 
@@ -107,70 +108,6 @@ static void send_error(struct ws *ws, const char *code, const char *message)
     send_json(ws, json_pack("{s:s,s:s,s:s}", "type", "error", "code", code, "message", message));
 }
 
-static json_t *number_or_null(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
-
-/* The main vector and the mix. */
-static void add_steering(json_t *json, const struct steer_mix *mix)
-{
-    const struct shelf_vector *vector = mix->n ? mix->parts[0].vector : NULL;
-    if (!json)
-        return;
-    json_object_set_new(json, "vectors", mix_json(mix));
-    json_object_set_new(json, "vector", vector ? json_string(vector->name) : json_null());
-    json_object_set_new(json, "fingerprint",
-                        vector ? json_string(vector->reason ? "unverified" : "match")
-                               : json_null());
-    json_object_set_new(json, "gauge_layer",
-                        vector ? json_integer(vector->gauge_layer) : json_null());
-}
-
-/* What an answer gets whose message says nothing else. */
-static json_t *sampling_json(const struct server *server, const struct gyaru_sampling *s)
-{
-    return json_pack("{s:f,s:f,s:i,s:f,s:f,s:i}", "temperature", (double)s->temperature, "top_p",
-                     (double)s->top_p, "top_k", s->top_k, "min_p", (double)s->min_p,
-                     "repeat_penalty", (double)s->repeat_penalty, "max_tokens",
-                     server->options.max_tokens);
-}
-
-static void send_hello(struct ws *ws)
-{
-    const struct engine_info *info = engine_info(ws->server->engine);
-    struct steering_value live = steering_get(&ws->server->steering);
-    struct engine_counts counts = engine_counts(ws->server->engine);
-    struct steer_mix mix;
-    steering_copy(&ws->server->steering, &mix);
-    ws->strength_sent = live.version;
-    ws->shelf_sent = ws->server->shelf_version;
-    json_t *json = json_pack(
-        "{s:s,s:s,s:s,s:s,s:i,s:f,s:I,s:f,s:f,s:b,s:I,s:s?}", "type", "hello", "server",
-        "gyaru " GYARU_VERSION, "model", info->model_name, "device", info->device, "context",
-        info->context, "strength", (double)live.strength, "version", (json_int_t)live.version,
-        "strength_min", (double)GYARU_STRENGTH_MIN, "strength_max", (double)GYARU_STRENGTH_MAX,
-        "busy", counts.running >= counts.slots, "max_message_bytes",
-        (json_int_t)ws->server->options.message_bytes, "system", ws->conversation.system);
-    if (json)
-        json_object_set_new(json, "sampling", sampling_json(ws->server, &info->sampling));
-    add_steering(json, &mix);
-    mix_release(&mix);
-    send_json(ws, json);
-}
-
-static void send_strength(struct ws *ws, struct steering_value live)
-{
-    struct steer_mix mix;
-    steering_copy(&ws->server->steering, &mix);
-    json_t *json = json_pack("{s:s,s:f,s:I}", "type", "strength_updated", "value",
-                             (double)live.strength, "version", (json_int_t)live.version);
-    add_steering(json, &mix);
-    mix_release(&mix);
-    ws->strength_sent = live.version;
-    send_json(ws, json);
-}
-
 /* ---- the answer ----------------------------------------------------------------------------- */
 
 /* Lets go of the answer; its text becomes part of the conversation. */
@@ -188,25 +125,8 @@ static void keep_answer(struct ws *ws)
 
 static void send_done(struct ws *ws, const char *reason, const struct gyaru_timings *t)
 {
-    json_t *json =
-        json_pack("{s:s,s:s%,s:s,s:I}", "type", "done", "full_response",
-                  ws->answer.data ? ws->answer.data : "", ws->answer.len, "finish_reason", reason,
-                  "dropped_messages",
-                  (json_int_t)(ws->conversation.dropped + atomic_load(&ws->job->dropped)));
-    if (json && t) {
-        double rate = t->n_generated > 1 && t->decode_seconds > 0
-                          ? (double)t->n_generated / t->decode_seconds
-                          : NAN;
-        json_object_set_new(
-            json, "timings",
-            json_pack(
-                "{s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "prompt_tokens", (json_int_t)t->n_prompt,
-                "cached_tokens", (json_int_t)t->n_cached, "generated_tokens",
-                (json_int_t)t->n_generated, "prefill_seconds", number_or_null(t->prefill_seconds),
-                "decode_seconds", number_or_null(t->decode_seconds), "first_token_seconds",
-                number_or_null(t->first_token_seconds), "tokens_per_second", number_or_null(rate)));
-    }
-    send_json(ws, json);
+    size_t dropped = ws->conversation.dropped + atomic_load(&ws->job->dropped);
+    send_json(ws, ws_done_json(&ws->answer, reason, dropped, t));
 }
 
 static void send_sentences(struct ws *ws, bool end)
@@ -246,12 +166,7 @@ static void send_token(struct ws *ws, const struct job_event *event)
     }
     if (event->kind != JOB_TOKEN || !isfinite(event->cosine))
         return;
-    double rate = event->tokens_per_second > 0 ? (double)event->tokens_per_second : NAN;
-    send_json(ws,
-              json_pack("{s:s,s:f,s:o,s:i,s:f,s:I,s:o}", "type", "gauge", "value",
-                        (double)event->cosine, "calibrated", number_or_null((double)event->gauge),
-                        "layer", event->layer, "strength", (double)event->strength, "version",
-                        (json_int_t)event->version, "tokens_per_second", number_or_null(rate)));
+    send_json(ws, ws_gauge_json(event));
 }
 
 static void send_event(struct ws *ws, const struct job_event *event)
@@ -275,14 +190,13 @@ static void send_event(struct ws *ws, const struct job_event *event)
 /* Makes the next message if there is none: a changed strength goes before the answer's events. */
 static void make_message(struct ws *ws)
 {
-    struct steering_value live = steering_get(&ws->server->steering);
     if (ws->shelf_sent != ws->server->shelf_version) {
         ws->shelf_sent = ws->server->shelf_version;
         send_json(ws, json_pack("{s:s}", "type", "vectors_changed"));
         return;
     }
-    if (live.version != ws->strength_sent) {
-        send_strength(ws, live);
+    if (steering_get(&ws->server->steering).version != ws->strength_sent) {
+        send_json(ws, ws_strength_json(ws->server, &ws->strength_sent));
         return;
     }
     struct job_event event;
@@ -591,7 +505,8 @@ struct ws *ws_open(struct server *server, struct lws *wsi)
     }
     ws->next = server->ws_list;
     server->ws_list = ws;
-    send_hello(ws);
+    ws->shelf_sent = server->shelf_version;
+    send_json(ws, ws_hello_json(server, ws->conversation.system, &ws->strength_sent));
     return ws;
 }
 

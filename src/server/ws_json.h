@@ -1,0 +1,24 @@
+/*
+ * ws_json.h - the larger messages of the WebSocket as documents; docs/websocket.md describes them.
+ *
+ * Each returns a new document, NULL when out of memory.
+ */
+#ifndef SERVER_WS_JSON_H
+#define SERVER_WS_JSON_H
+
+#include "server/conn.h"
+
+#include <jansson.h>
+
+/* *version: of the live steering that the message tells. `system` may be NULL. */
+json_t *ws_hello_json(struct server *server, const char *system, uint64_t *version);
+json_t *ws_strength_json(struct server *server, uint64_t *version);
+
+/* Of a token that has a meter. */
+json_t *ws_gauge_json(const struct job_event *event);
+
+/* `dropped`: messages; t NULL: not known yet. */
+json_t *ws_done_json(const struct str *answer, const char *reason, size_t dropped,
+                     const struct gyaru_timings *t);
+
+#endif
