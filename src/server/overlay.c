@@ -139,10 +139,12 @@ static void on_deferred(lws_sorted_usec_list_t *deferred)
 
 static void send_soon(struct overlay *o)
 {
+    if (o->stopped)
+        return;
     double wait = o->said + PERIOD - clock_seconds();
     if (wait <= 0) {
         send_now(o);
-    } else if (!o->is_deferred && !o->stopped) {
+    } else if (!o->is_deferred) {
         o->is_deferred = true;
         lws_sul_schedule(o->server->context, 0, &o->deferred, on_deferred,
                          (lws_usec_t)(wait * LWS_US_PER_SEC) + 1);
@@ -243,10 +245,18 @@ void overlay_tick(struct overlay *o)
 
 void overlay_spoken(struct overlay *o, uint64_t owner, bool spoken)
 {
-    if (o->floor.owner == owner)
-        o->floor.spoken = spoken;
+    struct floor *f = &o->floor;
+    bool gives_up = f->owner == owner && f->spoken && !spoken;
+    if (f->owner == owner)
+        f->spoken = spoken;
     if (!spoken)
         overlay_playing(o, owner, NULL, 0);
+    if (!gives_up)
+        return;
+    /* What is not heard is read. */
+    update_caption(f, !f->running);
+    o->changed = true;
+    send_soon(o);
 }
 
 void overlay_playing(struct overlay *o, uint64_t owner, const char *text, size_t len)

@@ -1,8 +1,8 @@
 /*
  * app.js - the page's centre: connects the parts, runs the protocol of /ws.
  *
- * Server events: hello, prefill, token, gauge, strength_updated, system_updated, vectors_changed,
- * done, error. The original's server sends no hello and only `value` in gauge: everything else here
+ * Server events: hello, prefill, token, sentence, gauge, strength_updated, system_updated,
+ * vectors_changed, done, error. The original's server sends no hello and only `value` in gauge: everything else here
  * is optional.
  */
 import {Answer} from './answer.js';
@@ -19,6 +19,7 @@ import {Sampling} from './sampling.js';
 import {Strength} from './strength.js';
 import {initLanguage, onLanguage, t} from './strings.js';
 import {setNotice} from './studio.js';
+import {Voice} from './voice.js';
 
 const CANCEL_PATIENCE = 4000; /* ms of silence after which a cancelled answer is over anyway */
 const MESSAGE_BYTES = 65536; /* what a server takes unless its hello says otherwise */
@@ -38,6 +39,7 @@ let staleEnds = 0; /* answers given up here whose end the server has yet to send
 let cancelTimer = 0;
 let linkState = ['connecting', null];
 let hello = null; /* the server's last one */
+let interruption = null; /* what the user said into a spoken answer */
 
 const connection = new Connection({onState: linkChanged, onMessage: receive});
 const send = (message) => connection.send(message);
@@ -48,6 +50,7 @@ const strength = new Strength({
 });
 const persona = new Persona({send});
 const sampling = new Sampling();
+const voice = new Voice({send});
 new Reports();
 new Export({
     turns: () => conversation.turns,
@@ -77,6 +80,7 @@ const handlers = {
         messageBytes = message.max_message_bytes ?? MESSAGE_BYTES;
         hello = message;
         showModel();
+        voice.connected();
     },
     prefill(message)
     {
@@ -106,6 +110,11 @@ const handlers = {
         chart.changed();
         patience();
         showStats();
+    },
+    sentence(message)
+    {
+        if (answer && !answer.cancelled && !staleEnds)
+            voice.sentence(message);
     },
     strength_updated(message)
     {
@@ -179,6 +188,7 @@ function ask(text)
         return false;
     }
     notify('');
+    voice.flush();
     keep(conversation.add('user', text));
     log.addUser(text);
     answer = new Answer(log.addAnswer());
@@ -202,10 +212,32 @@ function endAnswer(end)
     chart.describe();
     showStats(ended);
     showBusy();
+    sayInterruption();
+}
+
+/* Who speaks to somebody who speaks interrupts. */
+function interrupt(text)
+{
+    if (text.trim() === '')
+        return false;
+    interruption = text;
+    cancel();
+    return true;
+}
+
+function sayInterruption()
+{
+    const text = interruption;
+    interruption = null;
+    if (text === null || ask(text))
+        return;
+    $('input').value = text;
+    fitInput();
 }
 
 function cancel()
 {
+    voice.flush();
     if (!answer || answer.cancelled)
         return;
     answer.cancelled = true;
@@ -246,6 +278,7 @@ function resetAnswered()
 
 function reset()
 {
+    voice.flush();
     if (answer) {
         cancel();
         abandon();
@@ -271,6 +304,8 @@ function keep(saved)
 function linkChanged(state, detail)
 {
     linkState = [state, detail];
+    if (state !== 'ready')
+        voice.disconnected();
     if (state === 'ready')
         historyOwed = true;
     else if (answer)
@@ -343,7 +378,8 @@ function notify(text)
 
 function submit()
 {
-    if (ask($('input').value)) {
+    const {value} = $('input');
+    if (answer && voice.active ? interrupt(value) : ask(value)) {
         $('input').value = '';
         fitInput();
     }

@@ -23,6 +23,7 @@ const settings = read(new URLSearchParams(location.search));
 const $ = (id) => document.getElementById(id);
 let delay = FIRST_DELAY;
 let hideTimer = 0;
+let seen = null; /* answer and caption of this connection's last message */
 
 function read(query)
 {
@@ -83,18 +84,23 @@ function showStrength({strength, strength_min: min, strength_max: max})
     $('strength').style.setProperty('--from', part(0));
 }
 
-function showCaption({caption, answering, speaking})
+/* A short answer may be over before anything is heard of it: its caption shows all the same. What
+ * was over before we came does not. */
+function showCaption({answer, caption, answering, speaking})
 {
     const box = $('caption');
-    clearTimeout(hideTimer);
+    const active = answering || speaking;
+    const fresh = seen !== null && (seen.answer !== answer || seen.caption !== caption);
+    seen = {answer, caption};
     if (caption !== '' && $('caption-text').textContent !== caption)
         $('caption-text').textContent = caption;
     box.classList.toggle('long', $('caption-text').textContent.length > LONG_CAPTION);
-    if (caption === '')
-        box.classList.remove('shown');
-    else if (answering || speaking)
-        box.classList.add('shown');
-    else
+    if (caption === '' || active || fresh) {
+        clearTimeout(hideTimer);
+        hideTimer = 0;
+        box.classList.toggle('shown', caption !== '');
+    }
+    if (caption !== '' && !active && !hideTimer)
         hideTimer = setTimeout(() => box.classList.remove('shown'), 1000 * settings.hold);
 }
 
@@ -110,6 +116,7 @@ function connect()
         silence = setTimeout(() => socket.close(), SILENCE);
     };
     heard();
+    seen = null;
     socket.onmessage = (event) => {
         heard();
         delay = FIRST_DELAY;

@@ -280,6 +280,7 @@ static int dispatch(struct voicevox_stand_in *v, struct voicevox_call *call, int
     if (i == 4)
         return answer_text(fd, 404, "{\"detail\":\"Not Found\"}");
     call->kind = (enum voicevox_kind)i;
+    call->begin = clock_seconds();
     if (!is_call(request, calls[i].method, calls[i].path))
         return answer_text(fd, 405, "{\"detail\":\"Method Not Allowed\"}");
     if (strcasestr(request, "\r\nOrigin:"))
@@ -337,7 +338,6 @@ static void serve_one(struct voicevox_stand_in *v, int n, int fd)
     struct voicevox_call *call = &v->calls[n];
     char *buffer = malloc(REQUEST_MAX + 1);
     char *body = buffer ? read_request(fd, buffer) : NULL;
-    call->begin = clock_seconds();
     if (body) {
         char *request = strdup(buffer);
         call->status = dispatch(v, call, fd, request, body);
@@ -446,7 +446,7 @@ const struct voicevox_call *voicevox_nth(const struct voicevox_stand_in *v, enum
         int seen = 0;
         for (int i = 0; i < v->n_calls; i++) {
             const struct voicevox_call *call = &v->calls[i];
-            if (call->begin > 0 && call->kind == kind && call->end > 0 && seen++ == n)
+            if (call->begin > 0 && call->kind == kind && seen++ == n && call->end > 0)
                 return call;
         }
         nanosleep(&(struct timespec){0, 2000000}, NULL);

@@ -180,8 +180,10 @@ static json_t *capabilities(const char *language)
 {
     char lang[32];
     snprintf(lang, sizeof lang, "--lang=%s", language);
-    json_t *args = json_pack("[s,s,s,s,s]", "--headless=new", "--disable-gpu",
-                             "--disable-dev-shm-usage", "--hide-scrollbars", lang);
+    /* Sounds play without a click, as in OBS. */
+    json_t *args =
+        json_pack("[s,s,s,s,s,s]", "--headless=new", "--disable-gpu", "--disable-dev-shm-usage",
+                  "--hide-scrollbars", "--autoplay-policy=no-user-gesture-required", lang);
     /* The sandbox refuses to run as root, which is what containers give. */
     if (geteuid() == 0)
         json_array_append_new(args, json_string("--no-sandbox"));
