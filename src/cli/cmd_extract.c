@@ -229,23 +229,24 @@ static int show(const struct extract_options *o, const char *text, struct gyaru_
 }
 
 static int extract_loaded(const struct extract_options *o, struct gyaru_model *model,
-                          struct gyaru_extract_options *options, struct gyaru_error *err)
+                          const struct gyaru_extract_options *chosen, struct gyaru_error *err)
 {
+    struct gyaru_extract_options options = *chosen;
     struct progress progress = PROGRESS_INIT;
     struct material material = {0};
     char *report = NULL;
-    options->progress = progress_show;
-    options->progress_user = &progress;
+    options.progress = progress_show;
+    options.progress_user = &progress;
     gyaru_measure_options_init(model, &material.options);
     material.options.progress = progress_show;
     material.options.progress_user = &progress;
     int rc = o->compare ? read_material(o, &material, err) : 0;
     if (!rc && o->compare)
-        options->effect = &material.options;
+        options.effect = &material.options;
     if (!rc)
         rc = file_make_parent(o->output, err);
     if (!rc)
-        rc = gyaru_extract(model, options, o->output, &report, err);
+        rc = gyaru_extract(model, &options, o->output, &report, err);
     progress_end(&progress);
     struct gyaru_error why;
     if (report && show(o, report, &why) && !rc) {

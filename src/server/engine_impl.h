@@ -48,7 +48,7 @@ struct engine {
     struct places places;
     struct steer_mix live; /* as last read */
     uint64_t live_version; /* of it */
-    bool live_waits; /* its vectors find no place: nobody may take the next free one */
+    bool live_waits;       /* its vectors find no place: nobody may take the next free one */
     bool crowded;          /* the oldest job waits for a place of its vectors */
     struct slot *slots;    /* [options.sessions] */
     uint64_t round;
