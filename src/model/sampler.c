@@ -75,6 +75,33 @@ static int by_logit(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
+/* Moves the first k in the order of by_logit to the front, in any order; 0 < k < n. */
+static void select_first(struct candidate *c, int n, int k)
+{
+    int low = 0, high = n - 1;
+    while (low < high) {
+        struct candidate pivot = c[low + (high - low) / 2];
+        int i = low, j = high;
+        while (i <= j) {
+            while (by_logit(&c[i], &pivot) < 0)
+                i++;
+            while (by_logit(&c[j], &pivot) > 0)
+                j--;
+            if (i <= j) {
+                struct candidate swap = c[i];
+                c[i++] = c[j];
+                c[j--] = swap;
+            }
+        }
+        if (k - 1 > j && k - 1 < i)
+            return;
+        if (k - 1 <= j)
+            high = j;
+        else
+            low = i;
+    }
+}
+
 /* Candidates within `span` of the largest logit, unsorted. */
 static int gather(struct candidate *out, const float *logits, int n, float max, float span)
 {
@@ -103,6 +130,10 @@ static int gather_sorted(struct sampler *s, const float *logits, int n,
         for (int i = 0; by_mass && i < count; i++)
             mass += exp(((double)s->candidates[i].logit - (double)max) * inverse);
         if (all || (by_mass ? mass >= (double)p->top_p * total : count >= p->top_k)) {
+            if (!by_mass && count > p->top_k) {
+                select_first(s->candidates, count, p->top_k);
+                count = p->top_k;
+            }
             qsort(s->candidates, (size_t)count, sizeof *s->candidates, by_logit);
             *total_mass = total;
             return count;
