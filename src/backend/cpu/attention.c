@@ -71,8 +71,12 @@ void cpu_attend(struct backend_stage *stage, int layer)
 {
     const struct backend_shape *s = &stage->shape;
     int group = s->n_heads / s->n_kv_heads;
-    size_t element = s->kv == GYARU_KV_F16 ? 2 : 4, dim = (size_t)s->head_dim;
-#pragma omp parallel for collapse(2) schedule(dynamic) num_threads(stage->device->threads)
+    size_t element = s->kv == GYARU_KV_F16 ? 2 : 4, dim = (size_t)s->head_dim, work = 0;
+    for (int r = 0; r < stage->n; r++)
+        work += 2 * ((size_t)stage->rows[r].pos + 1) * (size_t)s->n_heads * dim;
+    bool shared = cpu_worth_sharing(work);
+#pragma omp parallel for collapse(2) schedule(dynamic)                                             \
+    num_threads(stage->device->threads) if (shared)
     for (int r = 0; r < stage->n; r++)
         for (int h = 0; h < s->n_kv_heads; h++) {
             const struct backend_row *row = &stage->rows[r];

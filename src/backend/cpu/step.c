@@ -62,7 +62,8 @@ static void multiply(struct backend_stage *stage, const struct product *products
     for (int i = 0; i < n_products; i++)
         tiles += products[i].m->tiles;
     const struct cpu_kernels *kernels = stage->device->kernels;
-#pragma omp parallel for schedule(static) num_threads(stage->device->threads)
+    bool shared = cpu_worth_sharing(tiles * TILE * products[0].m->cols * (size_t)n);
+#pragma omp parallel for schedule(static) num_threads(stage->device->threads) if (shared)
     for (size_t t = 0; t < tiles; t++) {
         const struct product *p = products;
         size_t tile = t;
@@ -137,7 +138,8 @@ static void op_gate_up(struct backend_stage *stage, const struct backend_vector 
     norm_all(stage, norm);
     const struct cpu_kernels *kernels = stage->device->kernels;
     size_t width = gate->rows;
-#pragma omp parallel for schedule(static) num_threads(stage->device->threads)
+    bool shared = cpu_worth_sharing(2 * gate->tiles * TILE * gate->cols * (size_t)stage->n);
+#pragma omp parallel for schedule(static) num_threads(stage->device->threads) if (shared)
     for (size_t t = 0; t < gate->tiles; t++) {
         const struct cpu_scratch *s = &stage->scratch[omp_get_thread_num()];
         kernels->tile(gate, t, stage->norm, gate->cols, stage->n, s->tile[0], s->group);
