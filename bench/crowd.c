@@ -7,8 +7,8 @@
  *     build/bench/crowd prefix [-- OPTION ...]    first token of clients that send everything again
  *
  * Options go to gyaru serve. Fails where a figure misses what the project asks of two cores and the
- * bundled model: 8 streams with three times the tokens of one, 1000 sockets in less than 32 MiB,
- * and beside them 99 of 100 requests within 0.1 s.
+ * bundled model: 8 streams with three times the tokens of one (docs/operations.md says how far that
+ * is), 1000 sockets in less than 32 MiB, and beside them 99 of 100 requests within 0.1 s.
  */
 #include "client.h"
 
