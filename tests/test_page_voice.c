@@ -88,9 +88,7 @@ static void ask(const char *question)
 
 static const struct voicevox_call *synthesis(int n)
 {
-    const struct voicevox_call *call = voicevox_nth(engine, VOICEVOX_SYNTHESIS, n);
-    assert_non_null(call);
-    return call;
+    return voicevox_nth(engine, VOICEVOX_SYNTHESIS, n);
 }
 
 /* ---- speaking ------------------------------------------------------------------------------- */

@@ -1,11 +1,11 @@
 /*
- * test_voice.c - the voice engine behind the server: what is asked of it, what comes of its faults,
- * and that nobody else waits for it. The engine is a stand-in (support/voicevox.h) that refuses
- * whatever the real one would refuse.
+ * test_voice.c - the voice engine behind the server: what is asked of it and what comes of it,
+ * beside answers and at the server's end. The engine is a stand-in (support/voicevox.h) that
+ * refuses whatever the real one would refuse. test_voice_faults.c lets it fail.
  */
 #include "base/clock.h"
-#include "base/wav.h"
 #include "support/api_client.h"
+#include "support/sound_client.h"
 #include "support/test_server.h"
 #include "support/voicevox.h"
 #include "support/ws_client.h"
@@ -24,8 +24,8 @@
 
 #include <cmocka.h>
 
-#define SPEECH "/v1/audio/speech"
-#define MODEL  "models/rinne-base"
+#define MODEL "models/rinne-base"
+#define HELLO "{\"input\":\"こんにちは、元気？\",\"voice\":2}"
 
 static struct test_server shared;
 static struct voicevox_stand_in *engine;
@@ -74,116 +74,29 @@ static void pause_ms(long ms)
     nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
 }
 
-/* ---- requests with bodies that are no text -------------------------------------------------- */
-
-struct sound {
-    int status;
-    size_t len;
-    unsigned char *bytes; /* of the body */
-    char *all;            /* head and body */
-    double seconds;       /* of the sound */
-};
-
-static int connect_and_send(const char *method, const char *path, const char *headers,
-                            const char *body)
-{
-    char request[70000];
-    int fd = tcp_connect(shared.port, 0);
-    int n = snprintf(request, sizeof request,
-                     "%s %s HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nConnection: close\r\n%s\r\n%s",
-                     method, path, shared.port, headers, body);
-    assert_true(tcp_send(fd, request, (size_t)n));
-    return fd;
-}
-
-static int begin_speech(const char *body)
-{
-    char headers[128];
-    snprintf(headers, sizeof headers, "Content-Type: application/json\r\nContent-Length: %zu\r\n",
-             strlen(body));
-    return connect_and_send("POST", SPEECH, headers, body);
-}
-
-static void read_sound(int fd, struct sound *sound)
-{
-    size_t cap = 1 << 20, len = 0;
-    char *all = malloc(cap + 1);
-    ssize_t n;
-    while ((n = read(fd, all + len, cap - len)) > 0) {
-        len += (size_t)n;
-        if (len == cap)
-            all = realloc(all, (cap *= 2) + 1);
-    }
-    close(fd);
-    all[len] = '\0';
-    *sound = (struct sound){.all = all};
-    sscanf(all, "HTTP/1.1 %d", &sound->status);
-    char *body = strstr(all, "\r\n\r\n");
-    assert_non_null(body);
-    sound->bytes = (unsigned char *)body + 4;
-    sound->len = len - (size_t)(body + 4 - all);
-    struct gyaru_error err;
-    struct wav wav;
-    if (sound->status == 200 && !wav_read(sound->bytes, sound->len, &wav, &err))
-        sound->seconds = wav_seconds(&wav);
-}
-
-static void speak(const char *body, struct sound *sound)
-{
-    read_sound(begin_speech(body), sound);
-}
-
-/* A sound of this many characters comes of it. */
-static void expect_speech(const char *body, int characters)
-{
-    struct sound sound;
-    speak(body, &sound);
-    if (sound.status != 200)
-        fail_msg("%s: %s", body, sound.all);
-    assert_non_null(strstr(sound.all, "content-type: audio/wav\r\n"));
-    assert_float_equal(sound.seconds, VOICEVOX_CHAR * characters, 0.001);
-    free(sound.all);
-}
-
-/* This status, with an error that says this. */
-static void expect_error(const char *body, int status, const char *says)
-{
-    struct sound sound;
-    speak(body, &sound);
-    if (sound.status != status || !strstr((char *)sound.bytes, says))
-        fail_msg("%.300s: expected %d with '%s', not %.600s", body, status, says, sound.all);
-    json_t *json = json_loads((char *)sound.bytes, 0, NULL);
-    assert_true(json_is_string(json_object_get(json_object_get(json, "error"), "message")));
-    json_decref(json);
-    free(sound.all);
-}
-
 static const struct voicevox_call *query(int n)
 {
-    const struct voicevox_call *call = voicevox_nth(engine, VOICEVOX_QUERY, n);
-    assert_non_null(call);
-    return call;
+    return voicevox_nth(engine, VOICEVOX_QUERY, n);
 }
 
 static const struct voicevox_call *synthesis(int n)
 {
-    const struct voicevox_call *call = voicevox_nth(engine, VOICEVOX_SYNTHESIS, n);
-    assert_non_null(call);
-    return call;
+    return voicevox_nth(engine, VOICEVOX_SYNTHESIS, n);
 }
 
 /* ---- POST /v1/audio/speech ------------------------------------------------------------------ */
 
 static void test_speech(void **state)
 {
-    expect_speech("{\"model\":\"tts-1\",\"input\":\"こんにちは、元気？\",\"voice\":\"alloy\"}", 9);
+    sound_expect(shared.port,
+                 "{\"model\":\"tts-1\",\"input\":\"こんにちは、元気？\",\"voice\":\"alloy\"}", 9);
     /* The engine's first style, asked for once. */
     assert_int_equal(voicevox_count(engine, VOICEVOX_SPEAKERS), 1);
     assert_string_equal(query(0)->text, "こんにちは、元気？");
     assert_int_equal(query(0)->speaker, VOICEVOX_FIRST);
     assert_int_equal(synthesis(0)->status, 200);
     assert_int_equal(synthesis(0)->speaker, VOICEVOX_FIRST);
-    expect_speech("{\"input\":\"もう一度いうね。\",\"response_format\":\"wav\"}", 8);
+    sound_expect(shared.port, "{\"input\":\"もう一度いうね。\",\"response_format\":\"wav\"}", 8);
     assert_int_equal(voicevox_count(engine, VOICEVOX_SPEAKERS), 1);
 }
 
@@ -202,34 +115,36 @@ static void test_voices(void **state)
     char body[200];
     for (int i = 0; i < (int)(sizeof voices / sizeof voices[0]); i++) {
         snprintf(body, sizeof body, "{\"input\":\"だれの声かな？\",\"voice\":%s}", voices[i].voice);
-        expect_speech(body, 7);
+        sound_expect(shared.port, body, 7);
         assert_int_equal(synthesis(i)->speaker, voices[i].speaker);
         assert_int_equal(query(i)->speaker, voices[i].speaker);
     }
-    expect_error("{\"input\":\"だれ？\",\"voice\":\"ずんだもん/ない\"}", 400, "/voicevox/speakers");
-    expect_error("{\"input\":\"だれ？\",\"voice\":\"ずん\"}", 400, "voice");
-    expect_error("{\"input\":\"だれ？\",\"voice\":99}", 404, "refused");
+    sound_expect_error(shared.port, "{\"input\":\"だれ？\",\"voice\":\"ずんだもん/ない\"}", 400,
+                       "/voicevox/speakers");
+    sound_expect_error(shared.port, "{\"input\":\"だれ？\",\"voice\":\"ずん\"}", 400, "voice");
+    sound_expect_error(shared.port, "{\"input\":\"だれ？\",\"voice\":99}", 404, "refused");
 }
 
 static void test_speed(void **state)
 {
     struct sound sound;
-    speak("{\"input\":\"はやくちことば。\",\"speed\":2}", &sound);
+    sound_speak(shared.port, "{\"input\":\"はやくちことば。\",\"speed\":2}", &sound);
     assert_int_equal(sound.status, 200);
     assert_float_equal(sound.seconds, VOICEVOX_CHAR * 8 / 2, 0.001);
     free(sound.all);
     assert_int_equal(synthesis(0)->status, 200);
     assert_float_equal(synthesis(0)->speed, 2, 1e-6);
-    expect_speech("{\"input\":\"ふつうのことば。\",\"speed\":1.0}", 8);
+    sound_expect(shared.port, "{\"input\":\"ふつうのことば。\",\"speed\":1.0}", 8);
     assert_float_equal(synthesis(1)->speed, 1, 0);
 }
 
 /* A long text goes sentence by sentence; the sound is whole. */
 static void test_sentences(void **state)
 {
-    expect_speech("{\"input\":\"[happy]まず最初の文です。つぎは https://example.com/x の文です！"
-                  "\\n```\\ncode();\\n```\\n最後の文です🎉\"}",
-                  9 + 13 + 6);
+    sound_expect(shared.port,
+                 "{\"input\":\"[happy]まず最初の文です。つぎは https://example.com/x の文です！"
+                 "\\n```\\ncode();\\n```\\n最後の文です🎉\"}",
+                 9 + 13 + 6);
     assert_string_equal(query(0)->text, "まず最初の文です。");
     assert_string_equal(query(1)->text, "つぎは リンク の文です！");
     assert_string_equal(query(2)->text, "最後の文です");
@@ -263,13 +178,13 @@ static void test_bad_requests(void **state)
         {"{\"input\":\"\xff\"}", "the request"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        expect_error(bad[i].body, 400, bad[i].says);
+        sound_expect_error(shared.port, bad[i].body, 400, bad[i].says);
     char *body = malloc(4097 * 3 + 20);
     strcpy(body, "{\"input\":\"");
     for (int i = 0; i < 4097; i++)
         memcpy(body + 10 + 3 * i, "あ", 3);
     strcpy(body + 10 + 3 * 4097, "\"}");
-    expect_error(body, 400, "4096");
+    sound_expect_error(shared.port, body, 400, "4096");
     free(body);
     assert_int_equal(engine->n_calls, 0);
 }
@@ -299,10 +214,10 @@ static void test_passes_calls_on(void **state)
         char all[300];
         snprintf(all, sizeof all, "%sOrigin: http://127.0.0.1:%d\r\n", headers[i], shared.port);
         /* %E3%81%82: あ; + and %2B, & and %26 differ. */
-        read_sound(connect_and_send("POST",
-                                    "/voicevox/audio_query?speaker=2&text="
-                                    "%E3%81%82%261%2B1%3D2%3F%23%25%20end&key=secret",
-                                    all, i == 3 ? "{}" : ""),
+        sound_read(sound_send(shared.port, "POST",
+                              "/voicevox/audio_query?speaker=2&text="
+                              "%E3%81%82%261%2B1%3D2%3F%23%25%20end&key=secret",
+                              all, i == 3 ? "{}" : ""),
                    &got);
         if (got.status != 200)
             fail_msg("%s%s", headers[i], got.all);
@@ -316,7 +231,8 @@ static void test_passes_calls_on(void **state)
     char length[100];
     snprintf(length, sizeof length, "Content-Type: application/json\r\nContent-Length: %zu\r\n",
              strlen(made));
-    read_sound(connect_and_send("POST", "/voicevox/synthesis?speaker=2", length, made), &got);
+    sound_read(sound_send(shared.port, "POST", "/voicevox/synthesis?speaker=2", length, made),
+               &got);
     assert_int_equal(got.status, 200);
     assert_float_equal(got.seconds, VOICEVOX_CHAR * 14, 0.001);
     assert_string_equal(synthesis(0)->text, "あ&1+1=2?#% end");
@@ -328,32 +244,34 @@ static void test_passes_refusals_on(void **state)
 {
     struct sound got;
     char *answer;
-    read_sound(connect_and_send("POST", "/voicevox/audio_query?text=a", "", ""), &got);
+    sound_read(sound_send(shared.port, "POST", "/voicevox/audio_query?text=a", "", ""), &got);
     if (got.status != 422)
         fail_msg("%s", got.all);
     assert_non_null(strstr((char *)got.bytes, "field required"));
     free(got.all);
-    read_sound(connect_and_send("POST", "/voicevox/audio_query?text=a&speaker=77", "", ""), &got);
+    sound_read(sound_send(shared.port, "POST", "/voicevox/audio_query?text=a&speaker=77", "", ""),
+               &got);
     assert_int_equal(got.status, 404);
     free(got.all);
     static const char other[] = "Content-Type: application/json\r\nContent-Length: 18\r\n";
-    read_sound(
-        connect_and_send("POST", "/voicevox/synthesis?speaker=2", other, "{\"speedScale\":1.5}"),
-        &got);
+    sound_read(sound_send(shared.port, "POST", "/voicevox/synthesis?speaker=2", other,
+                          "{\"speedScale\":1.5}"),
+               &got);
     assert_int_equal(got.status, 422);
     free(got.all);
     int calls = engine->n_calls;
     /* Not passed on at all. */
     static const char bad[] = "Content-Type: application/json\r\nContent-Length: 3\r\n";
-    read_sound(connect_and_send("POST", "/voicevox/synthesis?speaker=2", bad, "{{{"), &got);
+    sound_read(sound_send(shared.port, "POST", "/voicevox/synthesis?speaker=2", bad, "{{{"), &got);
     assert_int_equal(got.status, 400);
     free(got.all);
-    read_sound(connect_and_send("POST", "/voicevox/audio_query?text=%ff%fe&speaker=1", "", ""),
-               &got);
+    sound_read(
+        sound_send(shared.port, "POST", "/voicevox/audio_query?text=%ff%fe&speaker=1", "", ""),
+        &got);
     assert_int_equal(got.status, 400);
     free(got.all);
-    read_sound(connect_and_send("POST", "/voicevox/audio_query?text=a&speaker=1",
-                                "Origin: http://evil.example\r\n", ""),
+    sound_read(sound_send(shared.port, "POST", "/voicevox/audio_query?text=a&speaker=1",
+                          "Origin: http://evil.example\r\n", ""),
                &got);
     assert_int_equal(got.status, 403);
     free(got.all);
@@ -362,161 +280,6 @@ static void test_passes_refusals_on(void **state)
     assert_int_equal(http_get(shared.port, "/voicevox/audio_query?text=a&speaker=1", &answer), 405);
     free(answer);
     assert_int_equal(engine->n_calls, calls);
-}
-
-/* ---- an engine that does not do as it should ------------------------------------------------ */
-
-#define HELLO "{\"input\":\"こんにちは、元気？\",\"voice\":2}"
-
-static long resident_kib(void)
-{
-    char path[64], line[256];
-    long kib = 0;
-    snprintf(path, sizeof path, "/proc/%d/status", (int)shared.pid);
-    FILE *file = fopen(path, "r");
-    while (file && fgets(line, sizeof line, file))
-        sscanf(line, "VmHWM: %ld", &kib);
-    if (file)
-        fclose(file);
-    return kib;
-}
-
-static void test_faults(void **state)
-{
-    static const struct {
-        enum voicevox_fault fault;
-        int status;
-        const char *says;
-    } faults[] = {
-        {VOICEVOX_BAD_QUERY, 502, "no JSON"},   {VOICEVOX_BAD_SOUND, 502, "no WAV"},
-        {VOICEVOX_CUT_SOUND, 503, "no voice"},  {VOICEVOX_500, 502, "failed (500)"},
-        {VOICEVOX_CLOSED, 503, "no voice"},     {VOICEVOX_REDIRECT, 502, "failed (307)"},
-        {VOICEVOX_LONG_SOUND, 502, "too much"}, {VOICEVOX_LONG_QUERY, 502, "too much"},
-    };
-    struct voicevox_stand_in *other = voicevox_start(0);
-    snprintf(engine->elsewhere, sizeof engine->elsewhere, "%s/speakers", other->base);
-    expect_speech(HELLO, 9);
-    long before = resident_kib();
-    for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
-        engine->fault = faults[i].fault;
-        expect_error(HELLO, faults[i].status, faults[i].says);
-    }
-    /* What is too long is not taken in: the limit is 16 MiB, doubled while it grows. */
-    assert_true(resident_kib() - before < 80 * 1024);
-    engine->fault = VOICEVOX_NO_SPEAKERS;
-    expect_error("{\"input\":\"こんにちは\",\"voice\":\"ずんだもん\"}", 400, "voice");
-    engine->fault = VOICEVOX_GOOD;
-    expect_speech(HELLO, 9);
-    /* Nobody but the configured engine was asked. */
-    assert_int_equal(other->n_calls, 0);
-    voicevox_stop(other);
-}
-
-static void chat(void)
-{
-    struct ws_client *ws = ws_connect(shared.port, NULL);
-    ws_say(ws, "{\"type\":\"message\",\"content\":\"hello\"}");
-    json_decref(ws_wait(ws, "token"));
-    ws_say(ws, "{\"type\":\"cancel\"}");
-    json_decref(ws_wait(ws, "done"));
-    ws_disconnect(ws);
-}
-
-static void test_absent(void **state)
-{
-    struct api_answer answer;
-    voicevox_leave(engine);
-    double start = clock_seconds();
-    expect_error(HELLO, 503, "no voice engine at http://127.0.0.1:");
-    api_call(shared.port, "GET", "/voicevox/speakers", NULL, NULL, &answer);
-    assert_int_equal(answer.status, 503);
-    assert_non_null(strstr(answer.head, "retry-after:"));
-    api_release(&answer);
-    assert_true(clock_seconds() - start < 2);
-    chat();
-    voicevox_come_back(engine);
-    expect_speech(HELLO, 9);
-}
-
-/* It takes its time: only who asked waits. */
-static void test_slow(void **state)
-{
-    engine->delay_ms = 1200;
-    double start = clock_seconds(), worst = 0;
-    int fd = begin_speech(HELLO);
-    for (int i = 0; i < 40; i++) {
-        double before = clock_seconds();
-        assert_int_equal(http_get(shared.port, "/health", NULL), 200);
-        if (clock_seconds() - before > worst)
-            worst = clock_seconds() - before;
-        pause_ms(10);
-    }
-    chat();
-    /* The list of speakers overtakes what is being spoken, even if every voice is busy. */
-    int busy = begin_speech(HELLO), waiting = begin_speech(HELLO);
-    double before = clock_seconds();
-    assert_int_equal(http_get(shared.port, "/voicevox/speakers", NULL), 200);
-    assert_true(clock_seconds() - before < 0.5);
-    struct sound sound;
-    read_sound(fd, &sound);
-    assert_int_equal(sound.status, 200);
-    assert_true(clock_seconds() - start >= 1.2);
-    free(sound.all);
-    close(busy);
-    close(waiting);
-    print_message("while it spoke, /health took %.1f ms at most\n", 1000 * worst);
-    assert_true(worst < 0.1);
-    engine->delay_ms = 10000;
-    start = clock_seconds();
-    expect_error(HELLO, 504, "no answer in 2 s");
-    assert_true(clock_seconds() - start < 4);
-}
-
-/* Who hangs up ends the engine's work at once, and what waits behind is taken. */
-static void test_hanging_up(void **state)
-{
-    engine->delay_ms = 1500;
-    int first = begin_speech(HELLO), second = begin_speech(HELLO), third = begin_speech(HELLO);
-    while (voicevox_count(engine, VOICEVOX_SYNTHESIS) < 2)
-        pause_ms(5);
-    double start = clock_seconds();
-    close(first);
-    close(second);
-    close(third);
-    assert_true(synthesis(0)->left);
-    assert_true(synthesis(1)->left);
-    double left = clock_seconds() - start;
-    engine->delay_ms = 0;
-    expect_speech("{\"input\":\"つぎの人です、はい。\",\"voice\":1}", 10);
-    double next = clock_seconds() - start;
-    print_message("the engine was left after %.0f ms, the next was heard after %.0f ms\n",
-                  1000 * left, 1000 * next);
-    assert_true(next < 1.0);
-    /* The third never began. */
-    assert_int_equal(voicevox_count(engine, VOICEVOX_QUERY), 3);
-}
-
-static void test_queue_is_bounded(void **state)
-{
-    enum { MANY = 60 };
-    int fds[MANY], spoken = 0, refused = 0;
-    engine->delay_ms = 150;
-    for (int i = 0; i < MANY; i++)
-        fds[i] = begin_speech(HELLO);
-    for (int i = 0; i < MANY; i++) {
-        struct sound sound;
-        read_sound(fds[i], &sound);
-        spoken += sound.status == 200;
-        if (sound.status == 429) {
-            refused++;
-            assert_non_null(strstr(sound.all, "retry-after:"));
-        }
-        free(sound.all);
-    }
-    assert_int_equal(spoken + refused, MANY);
-    assert_true(spoken >= 32 && refused >= 1);
-    engine->delay_ms = 0;
-    expect_speech(HELLO, 9);
 }
 
 /* ---- beside an answer ----------------------------------------------------------------------- */
@@ -529,7 +292,7 @@ struct speaking {
 static void *speak_main(void *arg)
 {
     struct speaking *s = arg;
-    speak(s->body, &s->sound);
+    sound_speak(shared.port, s->body, &s->sound);
     return NULL;
 }
 
@@ -640,7 +403,7 @@ static void test_stop_while_speaking(void **state)
     int fd = tcp_connect(server.port, 0);
     char request[300];
     int n = snprintf(request, sizeof request,
-                     "POST " SPEECH " HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
+                     "POST " SOUND_SPEECH " HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
                      "application/json\r\nContent-Length: %zu\r\n\r\n%s",
                      strlen(HELLO), HELLO);
     assert_true(tcp_send(fd, request, (size_t)n));
@@ -650,7 +413,7 @@ static void test_stop_while_speaking(void **state)
     kill(server.pid, SIGTERM);
     assert_int_equal(test_server_wait(&server, 10), 0);
     assert_true(clock_seconds() - start < 4);
-    read_sound(fd, &sound);
+    sound_read(fd, &sound);
     assert_int_equal(sound.status, 503);
     free(sound.all);
     assert_true(synthesis(0)->left);
@@ -709,7 +472,7 @@ static void test_key(void **state)
     unsetenv("GYARU_API_KEY");
     assert_int_equal(http_get(server.port, "/voicevox/speakers", NULL), 401);
     assert_int_equal(http_get(server.port, "/voicevox/version", NULL), 401);
-    api_expect(server.port, SPEECH, HELLO, 401);
+    api_expect(server.port, SOUND_SPEECH, HELLO, 401);
     api_expect(server.port, "/voicevox/audio_query?text=a&speaker=1", "{}", 401);
     api_expect(server.port, "/voicevox/synthesis?speaker=1", "{}", 401);
     assert_int_equal(engine->n_calls, 0);
@@ -728,11 +491,6 @@ int main(void)
         TEST(test_bad_requests),
         TEST(test_passes_calls_on),
         TEST(test_passes_refusals_on),
-        TEST(test_faults),
-        TEST(test_absent),
-        TEST(test_slow),
-        TEST(test_hanging_up),
-        TEST(test_queue_is_bounded),
         TEST(test_overlaps_decoding),
         TEST(test_sentences_of_an_answer),
         TEST(test_stop_while_speaking),

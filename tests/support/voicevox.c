@@ -451,5 +451,6 @@ const struct voicevox_call *voicevox_nth(const struct voicevox_stand_in *v, enum
         }
         nanosleep(&(struct timespec){0, 2000000}, NULL);
     }
+    fail_msg("a call of the engine did not come, or did not end");
     return NULL;
 }

@@ -70,7 +70,7 @@ void voicevox_reset(struct voicevox_stand_in *v);
 /* How many calls of this kind have begun. */
 int voicevox_count(const struct voicevox_stand_in *v, enum voicevox_kind kind);
 
-/* The n-th of them, waiting for it up to ten seconds; NULL if it does not come. */
+/* The n-th of them (from 0) once it has ended; fails if it does not in ten seconds. */
 const struct voicevox_call *voicevox_nth(const struct voicevox_stand_in *v, enum voicevox_kind kind,
                                          int n);
 
