@@ -149,7 +149,7 @@ static void shoot_studio(const struct size *size)
                     ".then(({data}) => { window.names = data.map(({id}) => id); })");
     page_wait(&page, "window.names !== null");
     if (page_is(&page, "['gyaru', 'teinei'].every((name) => names.includes(name))")) {
-        mix("[{vector: 'gyaru', strength: 12}, {vector: 'teinei', strength: 3}]");
+        mix("[{vector: 'gyaru', strength: 12}, {vector: 'teinei', strength: 1.5}]");
         page_wait(&page, "document.querySelectorAll('.mix-row').length === 1");
     }
     ask_real("好きな食べ物は？", 3);

@@ -25,7 +25,7 @@ if [ $# -eq 0 ]; then
     # Of another model: listed, not usable.
     cp models/rinne-lite/gyaru.safetensors "$demo/vectors/gyaru-lite.safetensors"
     set -- -v models/rinne-base/gyaru.safetensors --vectors "$demo/vectors" \
-        --reports "$demo/reports"
+        --reports "$demo/reports" --seed 11
 fi
 BUILD=build build/tests/page_shots "$dir" "$@"
 [ -z "$readme" ] || for name in wide-mix:page phone-mix:page-phone wide-english:page-english \
