@@ -181,11 +181,11 @@ test: all $(TESTS) $(EMU_TEST)
 	$(if $(HAVE_CXX),,@echo "no C++ compiler (CXX=$(CXX)): the CUDA kernels are not tested on the host")
 	@BUILD=$(BUILD) sh tests/run.sh $(TESTS) $(EMU_TEST)
 
-# What two threads of the server do at a time, with SAN=thread: reliability 13, 21-24, 29. The tests'
+# What the server's threads do at a time, with SAN=thread: reliability 13, 21-24, 29. The tests'
 # servers compute with one thread (--threads 1), because GCC's OpenMP is not built for that sanitizer
 # and every barrier of it would be reported.
 THREAD_TESTS := $(addprefix $(BUILD)/tests/test_,reliability server_chat server_process server_attack \
-                openai_attack vectors)
+                openai_attack vectors overlay voice voice_faults)
 test-threads: $(BUILD)/gyaru $(THREAD_TESTS)
 	@BUILD=$(BUILD) SCRIPTS=no sh tests/run.sh $(THREAD_TESTS)
 
