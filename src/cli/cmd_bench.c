@@ -38,7 +38,8 @@ static const struct option_spec bench_specs[] = {
      "all that a device is judged by: several contexts, prompts and streams, the memory's own "
      "speed, what steering costs (always on a GPU; -p, -n and --prefill then say nothing)"},
     {0, "only", OPTION_TEXT, AT(only), 0, 0, "PART",
-     "of --full: decode, prefill, streams, steering, or one figure by its name in --json"},
+     "of --full: decode, prefill, streams, steering, or figures by how their names in --json "
+     "begin"},
     {0, "chunk", OPTION_INT, AT(chunk), 0, 1 << 20, "N",
      "rows of a prefill chunk; 0: the default (0)"},
     {0, "runs", OPTION_INT, AT(runs), 1, 99, "N",

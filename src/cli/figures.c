@@ -56,11 +56,15 @@ __attribute__((format(printf, 2, 3))) static void note(struct bench *b, const ch
     va_end(args);
 }
 
-/* Is it asked for: by the name of its part, its own, or because everything is? */
+/* Does `only` name it: its part, or how its key begins? */
+static bool names(const char *only, const char *part, const char *key)
+{
+    return !strcmp(only, part) || !strncmp(key, only, strlen(only));
+}
+
 static bool wanted(const struct bench *b, const char *part, const char *key)
 {
-    const char *only = b->source->only;
-    return !only || !strcmp(only, part) || !strcmp(only, key);
+    return !b->source->only || names(b->source->only, part, key);
 }
 
 /* ---- one run --------------------------------------------------------------------------------- */
@@ -323,10 +327,10 @@ static const struct {
 bool figures_known(const char *only)
 {
     for (size_t i = 0; i < N_SPECS; i++)
-        if (!strcmp(only, specs[i].part) || !strcmp(only, specs[i].key))
+        if (names(only, specs[i].part, specs[i].key))
             return true;
-    return !strcmp(only, "steering") || !strcmp(only, "steered_tokens_per_second") ||
-           !strcmp(only, "first_token_cached_30");
+    return names(only, "steering", "steered_tokens_per_second") ||
+           names(only, "prefill", "first_token_cached_30");
 }
 
 static bool any_wanted(const struct bench *b, enum opened opened)

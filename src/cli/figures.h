@@ -27,7 +27,7 @@ struct figures_source {
     int (*open)(void *user, int sessions, int context, struct gyaru_model **out,
                 struct gyaru_error *err);
     void *user;
-    const char *only; /* decode, prefill, streams, steering or a figure's key; NULL: all */
+    const char *only; /* decode, prefill, streams, steering, or how keys begin; NULL: all */
     int runs; /* each figure is their median, after one run that does not count; 1: just one */
     bool (*stop)(void);
     char title[160]; /* "MODEL on DEVICE", filled */
