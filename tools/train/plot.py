@@ -21,7 +21,7 @@ def main():
         trained = [e for e in log if "loss" in e]
         ax.plot([e["tokens"] / 1e6 for e in trained], [e["loss"] for e in trained], color=colour,
                 lw=0.9, label=f"rinne-{name}, training")
-        valid = [e for e in log if "valid" in e]
+        valid = [e for e in log if "valid" in e and "tokens" in e]
         ax.plot([e["tokens"] / 1e6 for e in valid], [e["valid"] for e in valid], "o",
                 color=colour, ms=4, label=f"rinne-{name}, validation")
         start = next((e["tokens"] for e in trained if e["quantised"]), None)

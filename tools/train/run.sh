@@ -83,7 +83,7 @@ if [ "$device" = cuda ]; then
     tail -n 40 "$work/base.log" "$work/lite.log"
     [ -z "$failed" ] || { echo "failed: $failed" >&2; exit 1; }
 else
-    train base "$base" a:3-11:0.15
+    train base "$base" b:3-11:0.28
     train lite "$lite" a:2-7:0.18
 fi
 [ -z "$only" ] || exit 0
@@ -98,6 +98,6 @@ publish() {
         -o "$out/gyaru.safetensors" --layers "$3" --step "$4"
     "$root/build/gyaru" measure -m "$out" --require
 }
-publish base a 3-11 11.25
-publish lite a 2-7 9
+publish base b 3-11 33.6
+publish lite a 2-7 25
 $python "$here/plot.py" --work "$work" --out "$here/curves.svg"
