@@ -34,7 +34,7 @@ cores=${THREADS:-$(nproc)}
 command="gyaru migrate --from $old --to $new -d data/gyaru_pairs.json --apply"
 
 picture() {
-    chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1000,7600 \
+    chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1240,9000 \
         --screenshot="$work/$1.png" "file://$work/$1.html" >/dev/null 2>&1 &&
         cp "$work/$1.png" "docs/images/migration-report$2.png"
 }
