@@ -72,6 +72,7 @@ const KEY = 'rinne.voice';
 const AHEAD = 3; /* sounds that wait to be played; made one after the other */
 const LOOK_AGAIN = 10000; /* ms */
 const BUSY_WAIT = 1000;
+const NOTE_SHOWN = 10000;
 const SILENT_SHOWN = 900; /* ms that a sentence without sound is the caption */
 
 const $ = (id) => document.getElementById(id);
@@ -261,6 +262,7 @@ export class Voice {
             return;
         this.speaker = null;
         this.note = 'voiceRefused';
+        setTimeout(() => this.clear('voiceRefused'), NOTE_SHOWN);
         this.store();
         this.look();
     }
@@ -295,7 +297,7 @@ export class Voice {
         this.audio.src = entry.url;
         try {
             await this.audio.play();
-            this.note = '';
+            this.clear('voiceGesture');
             this.report(entry.index);
         } catch (error) {
             if (this.playing !== entry)
@@ -367,6 +369,14 @@ export class Voice {
         const {on, muted, volume, speed, speaker} = this;
         save(KEY, {on, muted, volume, speed, speaker});
         this.apply();
+        this.redraw();
+    }
+
+    clear(note)
+    {
+        if (this.note !== note)
+            return;
+        this.note = '';
         this.redraw();
     }
 
