@@ -15,10 +15,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 mkdir "$work/config"
 ln -s "$root/models" "$root/data" "$root/build" "$work/"
-cp config/generation_config.yaml "$work/config/"
 
-# migrate LANGUAGE: the first call does the work, the second only writes the report again.
+# migrate LANGUAGE: the first call does the work, the second only writes the report again. It finds the
+# config as the first did: strength and vector in it are the old model's.
 migrate() {
+    cp config/generation_config.yaml "$work/config/"
     # shellcheck disable=SC2086 # OPTIONS are words
     (cd "$work" && build/gyaru migrate --from $old --to $new -d data/gyaru_pairs.json --apply \
         -t "${THREADS:-0}" --lang "$1" ${OPTIONS:-} >"$work/$1.out") || return
