@@ -486,14 +486,14 @@ static void pages_stand_alone(void **state)
         fail_msg("%s", err.text);
     for (int ja = 0; ja < 2; ja++) {
         assert_int_equal(gyaru_extract_html(report, ja ? "ja" : "en", &html, &err), 0);
-        assert_int_equal(count(html, "<figure>"), 6);
+        assert_int_equal(count(html, "<figure>"), 8);
         assert_int_equal(count(html, "<img"), 0);
         assert_int_equal(count(html, "&lt;img src=x"), 1);
         assert_int_equal(count(html, "http"), 0);
         assert_int_equal(count(html, "nan"), 0);
         assert_int_equal(count(html, "<div"), count(html, "</div>"));
         assert_int_equal(count(html, "<svg"), count(html, "</svg>"));
-        assert_int_equal(count(html, "<tr"), 4);
+        assert_int_equal(count(html, "<tr"), 4 + 5); /* layers; methods */
         assert_true(count(html, ja ? "分散説明率" : "explained variance ratio") > 0);
         free(html);
     }
