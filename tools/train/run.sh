@@ -96,6 +96,8 @@ publish() {
     # The vector and the figures are the program's own: build it first.
     "$root/build/gyaru" extract -m "$out" -d "$root/data/gyaru_pairs.json" \
         -o "$out/gyaru.safetensors" --layers "$3" --step "$4"
+    "$root/build/gyaru" tune -m "$out" -d "$root/data/gyaru_pairs.json" \
+        -v "$out/gyaru.safetensors" --own-layers --limit 60
     "$root/build/gyaru" measure -m "$out" --require
 }
 publish base b 3-11 33.6
