@@ -90,7 +90,8 @@ EMU      := $(BUILD)/emu
 EMU_FLAGS = -Itests/cuda_emu -Isrc -Iinclude -fPIC -g -O2 -MMD -MP -Wall -Wno-unknown-pragmas \
             $(if $(WERROR),-Werror) \
             $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
-EMU_OBJ  := $(CUDA_CU:%=$(EMU)/%.o) $(CUDA_C:%.c=$(EMU)/%.o) $(EMU)/emu.o \
+EMU_OBJ  := $(CUDA_CU:%=$(EMU)/%.o) $(EMU)/emu.o $(EMU)/blas.o \
+            $(patsubst %.c,$(EMU)/%.o,$(filter-out %/blas.c,$(CUDA_C))) \
             $(CUDA_BASE:%.c=$(BUILD)/%.o)
 # Whole models take minutes under sanitizers and run the same code.
 EMU_TEST := $(if $(HAVE_CXX),$(EMU)/test_cuda_host $(EMU)/test_cuda_model_host \
@@ -102,7 +103,7 @@ $(EMU)/src/%.cu.o: src/%.cu
 $(EMU)/src/%.o: src/%.c
 	@mkdir -p $(@D)
 	$(CC) -std=c11 -D_GNU_SOURCE $(EMU_FLAGS) -c -o $@ $<
-$(EMU)/emu.o: tests/cuda_emu/emu.cpp
+$(EMU)/%.o: tests/cuda_emu/%.cpp
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 $(EMU_FLAGS) -c -o $@ $<
 $(EMU)/libgyaru-cuda.so: $(EMU_OBJ)

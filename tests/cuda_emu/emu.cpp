@@ -1,7 +1,7 @@
 /*
  * emu.cpp - runs kernels on the host and plays the CUDA runtime. See cuda_runtime_api.h.
  */
-#include "backend/cuda/ptx.cuh"
+#include "backend/cuda/async.cuh"
 
 #include <cstdio>
 #include <cstdlib>
@@ -38,11 +38,20 @@ __asm__(".text\n.globl emu_switch\n.hidden emu_switch\n.type emu_switch,@functio
         ".section .note.GNU-stack,\"\",@progbits\n.text\n");
 #endif
 
+struct copy {
+    void *to;
+    const void *from;
+    bool inside;
+    unsigned group;
+};
+
 struct fiber {
     struct context context;
     unsigned thread;
     bool done;
     char *stack;
+    std::vector<copy> copies; /* under way */
+    unsigned group;           /* of the next copies */
 };
 
 struct exchange {
@@ -150,6 +159,38 @@ const void *emu_exchange(const void *mine, size_t bytes)
     return data;
 }
 
+static void do_copy(const copy &c)
+{
+    if (c.inside)
+        memcpy(c.to, c.from, 16);
+    else
+        memset(c.to, 0, 16);
+}
+
+/* Copies are done at once or when they are waited for: both may be. */
+void emu_async_copy(void *to, const void *from, bool inside)
+{
+    copy c = {to, from, inside, block.current->group};
+    if (random_order() % 2)
+        do_copy(c);
+    else
+        block.current->copies.push_back(c);
+}
+
+void emu_async_commit(void)
+{
+    block.current->group++;
+}
+
+void emu_async_wait(int left)
+{
+    fiber *f = block.current;
+    size_t done = 0;
+    for (; done < f->copies.size() && f->copies[done].group + (unsigned)left < f->group; done++)
+        do_copy(f->copies[done]);
+    f->copies.erase(f->copies.begin(), f->copies.begin() + (ptrdiff_t)done);
+}
+
 static void run_block(unsigned threads, size_t shared)
 {
     block.shared.assign(shared, 0xff);
@@ -159,6 +200,8 @@ static void run_block(unsigned threads, size_t shared)
     block.arrived = block.generation = 0;
     for (unsigned t = 0; t < threads; t++) {
         block.fibers[t].thread = t;
+        block.fibers[t].copies.clear();
+        block.fibers[t].group = 0;
         fiber_start(&block.fibers[t]);
     }
     std::vector<unsigned> order(block.warps.size());

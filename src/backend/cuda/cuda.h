@@ -8,6 +8,7 @@
 #define CUDA_CUDA_H
 
 #include "backend/backend.h"
+#include "backend/cuda/blas.h"
 #include "backend/cuda/kernels.h"
 
 #define CUDA_LOADER_BUFFERS 2
@@ -27,9 +28,10 @@ struct backend_device {
     int index, multiprocessors;
     cudaStream_t stream;
     struct cuda_loader loader;
+    struct cuda_blas blas; /* library NULL: not found */
     uint64_t generation; /* grows when weights or vectors are freed: graphs name their addresses */
     float map[16], map_scale; /* the map that was last prepared, and its table_scale */
-    char text[96];            /* "NVIDIA H200, sm_90, 132 SMs" */
+    char text[160];           /* "NVIDIA H200, sm_90, 132 SMs" */
     char uuid[48];            /* as the driver's tools write it */
 };
 

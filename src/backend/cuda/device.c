@@ -1,6 +1,7 @@
 /*
  * device.c - one NVIDIA GPU: opened, described, its memory counted.
  */
+#include "backend/cuda/chunk.h"
 #include "backend/cuda/cuda.h"
 
 #include <stdio.h>
@@ -61,10 +62,13 @@ static int start(struct backend_device *d, struct gyaru_error *err)
              "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
              u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
              u[15]);
-    snprintf(d->text, sizeof d->text, "%.60s, sm_%d%d, %d SMs", prop.name, prop.major, prop.minor,
-             d->multiprocessors);
+    cuda_blas_open(&d->blas);
+    snprintf(d->text, sizeof d->text, "%.60s, sm_%d%d, %d SMs%s", prop.name, prop.major, prop.minor,
+             d->multiprocessors,
+             d->blas.library ? "" : ", libcublasLt.so.13 or .12 not found: long prompts are slow");
     if (cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "a stream", err) ||
-        cuda_check(cuda_kernels_init(), "preparing the kernels", err))
+        cuda_check(cuda_kernels_init(), "preparing the kernels", err) ||
+        cuda_check(cuda_flash_init(), "preparing the kernels", err))
         return -1;
     return 0;
 }
@@ -93,6 +97,7 @@ void cuda_close(struct backend_device *d)
     cuda_loader_release(&d->loader);
     if (d->stream)
         (void)cudaStreamDestroy(d->stream);
+    cuda_blas_close(&d->blas);
     free(d);
 }
 

@@ -50,7 +50,8 @@ struct cuda_weights {
     float
         table_scale;  /* makes the map's values fall near fp16 numbers; a result is divided by it */
     float values[16]; /* the map itself, for lookups of single rows */
-    int plain; /* 16-bit weights in host memory, [rows][cols] as stored: rows alone are read */
+    int plain;     /* 16-bit weights in host memory, [rows][cols] as stored: rows alone are read */
+    float ceiling; /* 4-bit: no weight is larger */
 };
 
 /* Row of a step as the kernels read it. */
@@ -173,10 +174,6 @@ struct cuda_repack {
     void *data, *codes;          /* device, of the whole matrix */
 };
 void cuda_repack(const struct cuda_repack *a, cudaStream_t stream);
-
-/* 4-bit or 16-bit weights -> half [rows, cols], for a library's GEMM. */
-void cuda_expand(const struct cuda_weights *w, size_t first, size_t rows, void *out,
-                 cudaStream_t stream);
 
 /* ---- the memory itself ---- */
 

@@ -53,4 +53,44 @@ static __device__ __forceinline__ void kv_store_int8(const float (&values)[CUDA_
         scales[position] = most / 127.0f;
 }
 
+/* Dimension d of a head after rope: pairs are (i, i + head_dim/2). read(d): before. */
+template <typename READ>
+static __device__ __forceinline__ float kv_rotated(const READ &read, const float *rope, int d,
+                                                   int half)
+{
+    const int i = d < half ? d : d - half;
+    const float cosine = rope[i], sine = rope[half + i], x = read(i), y = read(half + i);
+    return d < half ? x * cosine - y * sine : y * cosine + x * sine;
+}
+
+/* One head by one warp: `head` counts q's heads, then k's, then v's; read(d) is its dimension d. q
+ * [heads, head_dim] of the row gets its head after rope, and may be what is read. rope: of the
+ * row's position. */
+template <typename READ>
+static __device__ __forceinline__ void kv_append_int8(const struct cuda_cache &c, int layer,
+                                                      const struct cuda_row &row, const float *rope,
+                                                      int head, const READ &read, float *q)
+{
+    const int lane = threadIdx.x % 32, half = c.head_dim / 2;
+    const bool query = head < c.heads, key = head < c.heads + c.kv_heads;
+    float values[CUDA_HEAD_DIM / 32];
+#pragma unroll
+    for (int i = 0; i < CUDA_HEAD_DIM / 32; i++) {
+        const int d = lane + 32 * i;
+        values[i] = d >= c.head_dim ? 0 : key ? kv_rotated(read, rope, d, half) : read(d);
+    }
+    __syncwarp();
+    if (query) {
+#pragma unroll
+        for (int i = 0; i < CUDA_HEAD_DIM / 32; i++)
+            if (lane + 32 * i < c.head_dim)
+                q[head * c.head_dim + lane + 32 * i] = values[i];
+        return;
+    }
+    const int at = (head - c.heads) % c.kv_heads;
+    const size_t first = (((size_t)layer * c.slots + row.slot) * c.kv_heads + at) * c.context;
+    kv_store_int8(values, c.head_dim, first + row.pos, key ? c.k : c.v,
+                  key ? c.k_scale : c.v_scale);
+}
+
 #endif

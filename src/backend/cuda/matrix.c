@@ -275,6 +275,28 @@ static float best_scale(struct backend_device *d, const float map[16])
     return d->map_scale = (float)best;
 }
 
+/* An upper bound of |weight|. */
+static float ceiling_of(const struct quant_source *s, const struct plan *p)
+{
+    float map = 0, nested = 0, absmax = 0;
+    size_t groups = s->rows * (size_t)p->groups, per_block = s->block_size / CUDA_GROUP;
+    for (int i = 0; i < 16; i++)
+        map = fmaxf(map, fabsf(s->map[i]));
+    if (p->layout == CUDA_4BIT) {
+        for (size_t b = 0; b < (groups + per_block - 1) / per_block; b++)
+            absmax = fmaxf(absmax, fabsf(quant_absmax(s, b)));
+        return map * absmax;
+    }
+    for (int i = 0; i < 256; i++)
+        nested = fmaxf(nested, fabsf(s->nested_map[i]));
+    for (size_t i = 0; i < (groups + ((size_t)1 << p->shift) - 1) >> p->shift; i++) {
+        float value;
+        memcpy(&value, s->nested_absmax + i * sizeof value, sizeof value);
+        absmax = fmaxf(absmax, fabsf(value));
+    }
+    return map * (nested * absmax + fabsf(s->nested_offset));
+}
+
 static int load_tables(struct backend_matrix *m, const struct quant_source *s, const struct plan *p,
                        struct gyaru_error *err)
 {
@@ -303,6 +325,7 @@ static int load_tables(struct backend_matrix *m, const struct quant_source *s, c
     m->w.lut = (const uint32_t *)(void *)place;
     m->w.map = (const float *)(void *)(place + TABLE_BYTES);
     m->w.offset = s->nested_offset;
+    m->w.ceiling = ceiling_of(s, p);
     memcpy(m->w.values, s->map, sizeof m->w.values);
     return cuda_check(cudaMemcpyAsync(place, tables, sizeof tables, cudaMemcpyHostToDevice, stream),
                       "copying tables", err);

@@ -4,27 +4,12 @@
  */
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/reduce.cuh"
+#include "backend/cuda/scale.cuh"
 
 #define THREADS 256
 
 /* ---- packing ----------------------------------------------------------------------------------
  */
-
-/* 2^e with |e| <= 100. */
-static __device__ __forceinline__ float power_of_two(int e)
-{
-    return __uint_as_float((uint32_t)(127 + e) << 23);
-}
-
-/* The exponent that brings `most` near 2^13: fp16 then neither overflows nor loses small values. */
-static __device__ __forceinline__ int exponent_for(float most)
-{
-    int e = (int)(__float_as_uint(most) >> 23 & 255) - 127;
-    if (e == 128 || most == 0)
-        return 0; /* Inf and NaN stay what they are */
-    e = 13 - e;
-    return e > 100 ? 100 : e < -100 ? -100 : e;
-}
 
 template <bool BF16> static __device__ __forceinline__ uint16_t to_16(float v)
 {
@@ -176,26 +161,6 @@ void cuda_embed(const struct cuda_weights *table, const struct cuda_row *rows, i
 {
     struct embed_args a = {*table, rows, x};
     launch(embed, dim3(n), THREADS, 0, stream, a);
-}
-
-/* Whole matrices as half, row by row, for a library's GEMM. */
-struct expand_args {
-    struct cuda_weights w;
-    size_t first;
-    uint16_t *out;
-};
-
-static __global__ void expand(const __grid_constant__ struct expand_args a)
-{
-    for (int c = threadIdx.x; c < (int)a.w.cols; c += THREADS)
-        a.out[blockIdx.x * a.w.cols + c] = half_bits(element(a.w, a.first + blockIdx.x, c));
-}
-
-void cuda_expand(const struct cuda_weights *w, size_t first, size_t rows, void *out,
-                 cudaStream_t stream)
-{
-    struct expand_args a = {*w, first, (uint16_t *)out};
-    launch(expand, dim3((unsigned)rows), THREADS, 0, stream, a);
 }
 
 /* ---- rope and KV append -----------------------------------------------------------------------

@@ -59,8 +59,8 @@ static void carve_choice(struct carver *c, const struct backend_shape *s, struct
     to->out = carve(c, rows, sizeof *to->out);
 }
 
-static void carve_stage(struct carver *c, const struct backend_shape *s, int multiprocessors,
-                        struct backend_stage *stage)
+static void carve_stage(struct carver *c, const struct backend_shape *s,
+                        const struct backend_device *device, struct backend_stage *stage)
 {
     size_t rows = (size_t)s->max_rows, head_dim = (size_t)s->head_dim;
     size_t queries = (size_t)s->n_heads * head_dim, keys = (size_t)s->n_kv_heads * head_dim;
@@ -68,14 +68,15 @@ static void carve_stage(struct carver *c, const struct backend_shape *s, int mul
     size_t widest = larger(queries, larger(hidden, intermediate));
     size_t padded = (widest + CUDA_GROUP - 1) / CUDA_GROUP * CUDA_GROUP;
     size_t few = rows < CUDA_GRAPH_ROWS ? rows : CUDA_GRAPH_ROWS;
-    size_t workers = (size_t)multiprocessors * CUDA_WARPS;
+    size_t workers = (size_t)device->multiprocessors * CUDA_WARPS;
     stage->rows = carve(c, rows, sizeof *stage->rows);
     stage->x = carve(c, rows * hidden, sizeof(float));
     stage->q = carve(c, rows * queries, sizeof(float));
     stage->k = carve(c, rows * keys, sizeof(float));
     stage->v = carve(c, rows * keys, sizeof(float));
     stage->attention = carve(c, rows * queries, sizeof(float));
-    stage->h = carve(c, rows * intermediate, sizeof(float));
+    stage->h_floats = larger(rows * intermediate, cuda_chunk_product(device, s));
+    stage->h = carve(c, stage->h_floats, sizeof(float));
     stage->logits = carve(c, (size_t)s->max_logits * (size_t)s->vocab, sizeof(float));
     stage->meters = carve(c, CUDA_METERS * rows * 2, sizeof(float));
     stage->rope = carve(c, (size_t)s->context * head_dim, sizeof(float));
@@ -87,13 +88,18 @@ static void carve_stage(struct carver *c, const struct backend_shape *s, int mul
     stage->n_counters = counters_of(s);
     stage->counters = carve(c, stage->n_counters, sizeof(int));
     carve_choice(c, s, &stage->choose);
+    stage->tiles = carve(c, rows, sizeof *stage->tiles);
+    stage->order = carve(c, rows, sizeof *stage->order);
+    size_t expanded = cuda_chunk_expanded(device, s);
+    stage->expanded = carve(c, expanded, sizeof(uint16_t));
+    stage->gemms.workspace = carve(c, expanded ? CUDA_GEMM_WORKSPACE : 0, 1);
 }
 
-static size_t workspace_bytes(const struct backend_shape *s, int multiprocessors)
+static size_t workspace_bytes(const struct backend_shape *s, const struct backend_device *device)
 {
     struct carver measure = {NULL, 0};
     struct backend_stage unused;
-    carve_stage(&measure, s, multiprocessors, &unused);
+    carve_stage(&measure, s, device, &unused);
     return measure.used;
 }
 
@@ -113,7 +119,7 @@ void cuda_stage_bytes(const struct backend_device *device, const struct backend_
                       uint64_t *kv, uint64_t *workspace)
 {
     *kv = 2 * (uint64_t)cache_bytes(shape);
-    *workspace = workspace_bytes(shape, device->multiprocessors);
+    *workspace = workspace_bytes(shape, device);
 }
 
 static int check_shape(const struct backend_shape *s, struct gyaru_error *err)
@@ -152,8 +158,13 @@ static int allocate(struct backend_stage *stage, size_t bytes, struct gyaru_erro
         cuda_check(cudaHostAlloc((void **)&stage->candidates_host,
                                  (size_t)s->max_logits * sizeof *stage->candidates_host,
                                  cudaHostAllocDefault),
+                   "pinned memory", err) ||
+        cuda_check(cudaHostAlloc((void **)&stage->tiles_host,
+                                 rows * (sizeof *stage->tiles_host + sizeof *stage->order_host),
+                                 cudaHostAllocDefault),
                    "pinned memory", err))
         return -1;
+    stage->order_host = (int32_t *)(stage->tiles_host + rows);
     stage->capacity = s->n_layers * 24 + 16;
     stage->step.ops = calloc((size_t)stage->capacity, sizeof *stage->step.ops);
     if (!stage->step.ops)
@@ -205,7 +216,10 @@ static int prepare(struct backend_stage *stage, size_t bytes, struct gyaru_error
         c->k_scale = (float *)(void *)((int8_t *)c->k + elements);
         c->v_scale = (float *)(void *)((int8_t *)c->v + elements);
     }
-    carve_stage(&carver, &stage->shape, stage->device->multiprocessors, stage);
+    if (cuda_chunk_expanded(stage->device, &stage->shape) &&
+        cuda_gemms_init(&stage->gemms, &stage->device->blas, err))
+        return -1;
+    carve_stage(&carver, &stage->shape, stage->device, stage);
     if (cuda_check(cudaMemsetAsync(stage->block, 0, bytes, stage->device->stream),
                    "clearing the workspace", err))
         return -1;
@@ -233,7 +247,7 @@ int cuda_stage_new(struct backend_device *device, const struct backend_shape *sh
                                        .context = shape->context,
                                        .head_dim = shape->head_dim,
                                        .heads = shape->n_heads};
-    size_t bytes = workspace_bytes(shape, device->multiprocessors);
+    size_t bytes = workspace_bytes(shape, device);
     if (allocate(stage, bytes, err) || prepare(stage, bytes, err)) {
         cuda_stage_free(stage);
         return -1;
@@ -256,6 +270,8 @@ void cuda_stage_free(struct backend_stage *stage)
     (void)cudaFreeHost(stage->logits_host);
     (void)cudaFreeHost(stage->meter_host);
     (void)cudaFreeHost(stage->candidates_host);
+    (void)cudaFreeHost(stage->tiles_host);
+    cuda_gemms_release(&stage->gemms);
     (void)cudaFree(stage->cache.k);
     (void)cudaFree(stage->cache.v);
     (void)cudaFree(stage->block);

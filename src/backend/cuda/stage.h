@@ -8,6 +8,7 @@
 #ifndef CUDA_STAGE_H
 #define CUDA_STAGE_H
 
+#include "backend/cuda/chunk.h"
 #include "backend/cuda/cuda.h"
 
 #define CUDA_METERS 8  /* meters of one step, at most */
@@ -65,6 +66,8 @@ struct backend_stage {
     float *logits_host;                         /* [max_logits, vocab] */
     float *meter_host;                          /* [CUDA_METERS][max_rows][2] */
     struct backend_candidates *candidates_host; /* [max_logits] */
+    struct cuda_tile *tiles_host;               /* [max_rows], order_host behind them */
+    int32_t *order_host;                        /* [max_rows] */
 
     /* Device memory; `block` holds all but the cache */
     void *block;
@@ -74,17 +77,25 @@ struct backend_stage {
     float *q;              /* [max_rows, n_heads * head_dim] */
     float *k, *v;          /* [max_rows, n_kv_heads * head_dim] */
     float *attention;      /* [max_rows, n_heads * head_dim] */
-    float *h;              /* [max_rows, intermediate] */
-    float *logits;         /* [max_logits, vocab] */
-    float *meters;         /* [CUDA_METERS][max_rows][2] */
-    float *rope;           /* [context][head_dim] */
-    void *packed;          /* x as kernels.h packs it */
-    float *row_scale;      /* [max_rows] */
-    float *partial;        /* of products */
-    float *split;          /* of attention */
-    int *counters;         /* [n_counters], zero between kernels */
+    float *h;              /* [max_rows, intermediate]; or chunks' products */
+    size_t h_floats;
+    float *logits;    /* [max_logits, vocab] */
+    float *meters;    /* [CUDA_METERS][max_rows][2] */
+    float *rope;      /* [context][head_dim] */
+    void *packed;     /* x as kernels.h packs it */
+    float *row_scale; /* [max_rows] */
+    float *partial;   /* of products */
+    float *split;     /* of attention */
+    int *counters;    /* [n_counters], zero between kernels */
     size_t n_counters;
     struct cuda_choose choose; /* buffers only */
+
+    /* Steps of many rows (chunk.c) */
+    struct cuda_gemms gemms; /* blas NULL: there is no cuBLASLt, or no step is large enough */
+    void *expanded;          /* half: the weights of one product */
+    struct cuda_tile *tiles; /* [max_rows]; of the step under way */
+    int32_t *order;          /* [max_rows] */
+    int n_tiles, wide;       /* n_tiles 0: this step's attention is not tiled */
 };
 
 void cuda_stage_bytes(const struct backend_device *device, const struct backend_shape *shape,
@@ -92,6 +103,17 @@ void cuda_stage_bytes(const struct backend_device *device, const struct backend_
 int cuda_stage_new(struct backend_device *device, const struct backend_shape *shape,
                    struct backend_stage **out, struct gyaru_error *err);
 void cuda_stage_free(struct backend_stage *stage);
+
+/* Of an operation of many rows: true if it was enqueued here. */
+bool cuda_chunk_op(struct backend_stage *stage, const struct step_list *list, int i);
+
+/* Cuts the step into tiles of attention, if it has enough rows and the cache is of halves. */
+void cuda_chunk_begin(struct backend_stage *stage, const struct step_list *list);
+
+/* Elements of `expanded`, and of h, that the largest product of a chunk needs; 0 without cuBLASLt
+ * or chunks. */
+size_t cuda_chunk_expanded(const struct backend_device *device, const struct backend_shape *shape);
+size_t cuda_chunk_product(const struct backend_device *device, const struct backend_shape *shape);
 
 /* Enqueues the operations of a list. */
 void cuda_step_enqueue(struct backend_stage *stage, const struct step_list *list);

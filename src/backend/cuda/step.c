@@ -253,11 +253,13 @@ static void run_meter(struct backend_stage *stage, const struct step_op *op, int
                           cudaMemcpyDeviceToHost, stage->device->stream);
 }
 
-static void run_op(struct backend_stage *stage, const struct step_op *op,
-                   const struct step_list *list)
+static void run_op(struct backend_stage *stage, const struct step_list *list, int i)
 {
+    const struct step_op *op = &list->ops[i];
     cudaStream_t stream = stage->device->stream;
     int n = list->n;
+    if (cuda_chunk_op(stage, list, i))
+        return;
     switch (op->kind) {
     case STEP_EMBED:
         cuda_embed(&op->matrix[0]->w, stage->rows, n, stage->x, stream);
@@ -301,8 +303,9 @@ void cuda_step_enqueue(struct backend_stage *stage, const struct step_list *list
 {
     (void)cudaMemcpyAsync(stage->rows, stage->rows_host, (size_t)list->n * sizeof *stage->rows_host,
                           cudaMemcpyHostToDevice, stage->device->stream);
+    cuda_chunk_begin(stage, list);
     for (int i = 0; i < list->n_ops; i++)
-        run_op(stage, &list->ops[i], list);
+        run_op(stage, list, i);
 }
 
 int cuda_op_end(struct backend_stage *stage, float **logits, struct gyaru_error *err)
@@ -314,6 +317,9 @@ int cuda_op_end(struct backend_stage *stage, float **logits, struct gyaru_error 
     if (cuda_graph_run(stage, err) ||
         cuda_check(cudaStreamSynchronize(stage->device->stream), "running a step", err))
         return -1;
+    if (stage->failed) /* while it was enqueued */
+        return error_set(err, GYARU_FAILED, "cuda: a step of %d rows: %s", stage->step.n,
+                         stage->failed);
     for (int i = 0; i < stage->n_meters; i++)
         memcpy(stage->meter_out[i],
                stage->meter_host + (size_t)i * (size_t)stage->shape.max_rows * 2,

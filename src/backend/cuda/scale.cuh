@@ -1,0 +1,25 @@
+/*
+ * scale.cuh - the power of two by which a row of x is multiplied before it becomes fp16.
+ */
+#ifndef CUDA_SCALE_CUH
+#define CUDA_SCALE_CUH
+
+#include "backend/cuda/ptx.cuh"
+
+/* 2^e with |e| <= 100. */
+static __device__ __forceinline__ float power_of_two(int e)
+{
+    return __uint_as_float((uint32_t)(127 + e) << 23);
+}
+
+/* The exponent that brings `most` near 2^13: fp16 then neither overflows nor loses small values. */
+static __device__ __forceinline__ int exponent_for(float most)
+{
+    int e = (int)(__float_as_uint(most) >> 23 & 255) - 127;
+    if (e == 128 || most == 0)
+        return 0; /* Inf and NaN stay what they are */
+    e = 13 - e;
+    return e > 100 ? 100 : e < -100 ? -100 : e;
+}
+
+#endif
