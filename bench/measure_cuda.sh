@@ -56,8 +56,43 @@ results=$device/results
 rm -rf "$results"
 mkdir -p "$results"
 export GYARU_SHARED="$PWD/$device"
+# cuBLASLt is loaded by name at run time; a GPU machine may have it inside Python's packages alone.
+blas=$(find / -path /proc -prune -o \( -name libcublasLt.so.13 -o -name libcublasLt.so.12 \) -print \
+    2>/dev/null | head -n 1)
+echo "cuBLASLt: ${blas:-not found}"
 # Our libraries for our programs alone: Python's may need newer ones.
-ours() { LD_LIBRARY_PATH=$PWD/$device/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH} timeout "$@"; }
+ours() {
+    LD_LIBRARY_PATH=$PWD/$device/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}${blas:+:$(dirname "$blas")} \
+        timeout "$@"
+}
+# All but those that load.
+kernels='append|add|attend|cutlass|edit|embed|expand|flash|gemm|meter|nvjet|pack|pair|plain|product|sm[0-9]|split'
+# split SHAPE FIGURE LAUNCHES: microseconds of the first step of a figure, by kernel
+split() {
+    say "kernels of $2, $1"
+    ours 120 ncu --clock-control none --kill yes --csv --launch-count "$3" \
+        --kernel-name "regex:^($kernels)" --metrics gpu__time_duration.sum \
+        "$device/device" --shape "$1" --device cuda --only "$2" --runs 1 --json \
+        >"$results/ncu-$1-$2.csv" 2>&1
+    python3 - "$results/ncu-$1-$2.csv" <<'EOF'
+import csv, sys
+rows = [r for r in csv.reader(open(sys.argv[1], errors="replace")) if len(r) > 10]
+if not rows:
+    print(open(sys.argv[1], errors="replace").read()[-600:])
+    sys.exit()
+head, total = rows[0], {}
+at = {k: head.index(k) for k in ("Kernel Name", "Metric Unit", "Metric Value")}
+units = {"ns": 1e-3, "nsecond": 1e-3, "us": 1, "usecond": 1, "ms": 1e3, "msecond": 1e3}
+for r in rows[1:]:
+    name = r[at["Kernel Name"]][:60]
+    n, us = total.get(name, (0, 0.0))
+    us += units[r[at["Metric Unit"]]] * float(r[at["Metric Value"]].replace(",", ""))
+    total[name] = (n + 1, us)
+for name, (n, us) in sorted(total.items(), key=lambda t: -t[1][1]):
+    print(f"{us:10.0f} us {n:5d} x {us / n:8.1f}  {name}")
+print(f"{sum(t[1] for t in total.values()):10.0f} us in all")
+EOF
+}
 say() { printf '\n== %s (%s s)\n' "$*" "$(($(date +%s) - started))"; }
 started=$(date +%s)
 
@@ -116,6 +151,8 @@ if wants kernels && command -v ncu >/dev/null; then
             --metrics gpu__time_duration.sum,dram__bytes_read.sum,smsp__inst_executed.sum,sm__warps_active.avg.pct_of_peak_sustained_active,smsp__issue_active.avg.pct_of_peak_sustained_active,l1tex__data_bank_conflicts_pipe_lsu_mem_shared.sum \
             "$device/device" --shape "$shape" --device cuda --json >"$results/ncu-$shape.csv" 2>&1
         tail -n 3 "$results/ncu-$shape.csv" | cut -c1-300
+        split "$shape" prefill_2048 1000
+        split "$shape" first_token_cold_30 530
     done
 fi
 # racecheck is slow: two tests hold every kernel, whole runs are memcheck's.

@@ -104,7 +104,8 @@ struct gyaru_model_options {
     int threads;         /* 0: all cores */
     int context;         /* positions per session; 0: the model's own limit, at most 4096 */
     int sessions;        /* KV slots, 1..64 */
-    int chunk;           /* rows of one forward pass, 1..512: prefill chunk */
+    int chunk;           /* rows of one forward pass, at most 4096; 0: 128 on a CPU, 2048 on a
+                          *   GPU or what memory allows */
     enum gyaru_kv kv;    /* KV cache element type */
     uint64_t memory;     /* bytes that may be used; 0: what the device has free */
     bool host_embedding; /* keep a GPU's embedding in the host's memory; not if it is the head, too

@@ -73,7 +73,8 @@ struct backend_candidates {
 struct backend {
     const char *name;
     enum gyaru_kv default_kv;
-    bool int8_kv; /* GYARU_KV_I8 is there */
+    bool int8_kv;     /* GYARU_KV_I8 is there */
+    int default_rows; /* of a step: a power of two; fewer where memory is short */
 
     /* Device. `index` is N of "cuda:N"; threads 0 means all. */
     int (*open)(int index, int threads, struct backend_device **out, struct gyaru_error *err);

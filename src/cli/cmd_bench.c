@@ -17,8 +17,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define FULL_CHUNK 512 /* rows of a prefill chunk with --full */
-
 struct bench_options {
     const char *shape, *only;
     int prompt, tokens, prefill, runs, chunk;
@@ -40,8 +38,8 @@ static const struct option_spec bench_specs[] = {
     {0, "only", OPTION_TEXT, AT(only), 0, 0, "PART",
      "of --full: decode, prefill, streams, steering, or figures by how their names in --json "
      "begin"},
-    {0, "chunk", OPTION_INT, AT(chunk), 0, 1 << 20, "N",
-     "rows of a prefill chunk; 0: the default (0)"},
+    {0, "chunk", OPTION_INT, AT(chunk), 0, 4096, "N",
+     "rows of a prefill chunk; 0: what suits the device (0)"},
     {0, "runs", OPTION_INT, AT(runs), 1, 99, "N",
      "of each of these figures, whose median is shown; 1: without one to warm up (5)"},
     {0, "json", OPTION_FLAG, AT(json), 0, 0, NULL, "one JSON document"},
@@ -204,11 +202,6 @@ struct opening {
     struct progress *progress;
 };
 
-static int chunk_of(const struct bench_options *o, int otherwise)
-{
-    return o->chunk ? o->chunk : o->full ? FULL_CHUNK : otherwise;
-}
-
 /* Of random weights only the timings mean anything, so the config's model settings are not read. */
 static int open_random(const struct opening *o, int sessions, int context, struct gyaru_model **out,
                        struct gyaru_error *err)
@@ -219,7 +212,7 @@ static int open_random(const struct opening *o, int sessions, int context, struc
         return -1;
     options.sessions = sessions;
     options.context = context ? context : options.context;
-    options.chunk = chunk_of(o->options, options.chunk);
+    options.chunk = o->options->chunk;
     options.progress = progress_show;
     options.progress_user = o->progress;
     return gyaru_model_open_random(o->options->shape, &options, out, err);
@@ -230,7 +223,7 @@ static int open_model(const struct opening *o, int sessions, int context, struct
 {
     struct common_options common = *o->common; /* its config stays the owner's */
     struct load_options load = {.sessions = sessions,
-                                .chunk = chunk_of(o->options, 0),
+                                .chunk = o->options->chunk,
                                 .progress = progress_show,
                                 .progress_user = o->progress};
     struct loaded_model loaded;

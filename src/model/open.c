@@ -12,11 +12,12 @@
 #include <string.h>
 
 #define DEFAULT_CONTEXT 4096
+#define MOST_CHUNK      4096
+#define LEAST_CHUNK     128 /* of those that are chosen here */
 
 void gyaru_model_options_init(struct gyaru_model_options *options)
 {
-    *options = (struct gyaru_model_options){
-        .device = "auto", .sessions = 1, .chunk = 128, .kv = GYARU_KV_AUTO};
+    *options = (struct gyaru_model_options){.device = "auto", .sessions = 1, .kv = GYARU_KV_AUTO};
 }
 
 const char *gyaru_kv_name(enum gyaru_kv kv)
@@ -32,8 +33,8 @@ static int check_options(const struct gyaru_model_options *o, struct gyaru_error
 {
     if (o->sessions < 1 || o->sessions > 64)
         return error_set(err, GYARU_USAGE, "sessions: %d: expected 1..64", o->sessions);
-    if (o->chunk < 1 || o->chunk > 512)
-        return error_set(err, GYARU_USAGE, "chunk: %d: expected 1..512 rows", o->chunk);
+    if (o->chunk < 0 || o->chunk > MOST_CHUNK)
+        return error_set(err, GYARU_USAGE, "chunk: %d: expected 0..%d rows", o->chunk, MOST_CHUNK);
     if (o->threads < 0 || o->threads > 1024)
         return error_set(err, GYARU_USAGE, "threads: %d: expected 0..1024", o->threads);
     if (o->context < 0 || o->context > 1 << 20)
@@ -52,6 +53,24 @@ static int choose_context(const struct model_config *c, const struct gyaru_model
     int most = c->max_position < DEFAULT_CONTEXT ? c->max_position : DEFAULT_CONTEXT;
     *out = o->context ? o->context : most;
     return 0;
+}
+
+/* As many rows per step as asked for, else what suits the backend, fewer where memory is short: a
+ * row more than all contexts hold is never used. */
+static void choose_rows(struct model_plan *plan, const struct gyaru_model_options *o)
+{
+    struct backend_shape *s = &plan->shape;
+    int rows = o->chunk ? o->chunk : plan->backend->default_rows;
+    int64_t positions = (int64_t)s->context * s->n_slots;
+    while (!o->chunk && rows > LEAST_CHUNK && rows / 2 >= positions)
+        rows /= 2;
+    for (;; rows /= 2) {
+        s->max_rows = rows > o->sessions ? rows : o->sessions;
+        plan->backend->stage_bytes(plan->device, s, &plan->kv_bytes, &plan->workspace_bytes);
+        if (o->chunk || rows <= LEAST_CHUNK ||
+            model_plan_total(plan) <= model_plan_available(plan, o))
+            return;
+    }
 }
 
 static int plan_shape(struct model_plan *plan, const struct gyaru_model_options *o,
@@ -77,14 +96,13 @@ static int plan_shape(struct model_plan *plan, const struct gyaru_model_options 
         .norm_eps = c->norm_eps,
         .n_slots = o->sessions,
         .context = context,
-        .max_rows = o->chunk > o->sessions ? o->chunk : o->sessions,
         .max_logits = o->sessions > MODEL_EVAL_ROWS ? o->sessions : MODEL_EVAL_ROWS,
         .kv = o->kv == GYARU_KV_AUTO ? plan->backend->default_kv : o->kv,
     };
     double cache = 2.0 * 4 * c->n_layers * (double)o->sessions * context * c->n_kv_heads;
     if (cache * c->head_dim > 0x1p60)
         return error_set(err, GYARU_NO_MEMORY, "the KV cache would take more than 2^60 bytes");
-    plan->backend->stage_bytes(plan->device, &plan->shape, &plan->kv_bytes, &plan->workspace_bytes);
+    choose_rows(plan, o);
     return 0;
 }
 
@@ -97,11 +115,10 @@ static int plan_sizes(struct model_plan *plan, const struct gyaru_model_options 
         return error_set(err, GYARU_USAGE,
                          "the embedding cannot stay in the host's memory: it is this model's head, "
                          "too, which every token reads");
-    if (weights_plan(&plan->config, &plan->source, plan->backend, table, &plan->weights, err) ||
-        plan_shape(plan, o, err))
+    if (weights_plan(&plan->config, &plan->source, plan->backend, table, &plan->weights, err))
         return -1;
     plan->backend->memory(plan->device, &plan->memory);
-    return 0;
+    return plan_shape(plan, o, err);
 }
 
 static void close_device(struct model_plan *plan)

@@ -204,6 +204,7 @@ static int op_end(struct backend_stage *stage, float **logits, struct gyaru_erro
 const struct backend backend_cpu = {
     .name = "cpu",
     .default_kv = GYARU_KV_F32,
+    .default_rows = 128,
     .open = cpu_open,
     .close = cpu_close,
     .describe = cpu_describe,

@@ -45,6 +45,7 @@ static const struct backend backend_cuda = {
     .name = "cuda",
     .default_kv = GYARU_KV_F16,
     .int8_kv = true,
+    .default_rows = 2048,
     .open = cuda_open,
     .close = cuda_close,
     .describe = cuda_describe,
