@@ -9,7 +9,8 @@
  *     [candidates], end
  *
  * Operations between begin and end may be asynchronous; results are valid after end. A row's
- * result does not depend, bit for bit, on the other rows of the step.
+ * result does not depend, bit for bit, on what the other rows of the step are; on how many there
+ * are it depends where a backend says so (docs/cuda.md), and never on the CPU.
  */
 #ifndef BACKEND_BACKEND_H
 #define BACKEND_BACKEND_H
