@@ -536,6 +536,42 @@ static void tiles_do_not_depend_on_neighbours(void **state)
     }
 }
 
+/* Steps of few rows without taps run as one kernel; with taps, as one for each operation. The bits
+ * are the same, first and when replayed, and the cache is left the same too. */
+static void whole_steps_agree(void **state)
+{
+    static const int counts[] = {1, 8, 3, 1, 1, 2, 5, 8, 1};
+    for (int round = 0; round < N_KINDS + 3; round++) {
+        struct backend_shape shape = random_shape(round);
+        struct pair p;
+        int pos[8] = {0};
+        shape.hidden = 64 * between(1, 12);
+        if (round == PLAIN_4BIT)
+            shape.kv = GYARU_KV_I8; /* which has no such kernel: both are single kernels */
+        pair_new(&p, &shape, round < N_KINDS ? round : -1);
+        for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+            struct backend_row rows[MAX_ROWS];
+            struct result taps, whole;
+            int n = random_rows(&p, rows, pos, counts[i]);
+            size_t n_logits = 0;
+            for (int r = 0; r < n; r++)
+                n_logits += rows[r].logits;
+            run_step(&p, GPU, rows, n, true, &taps);
+            run_step(&p, GPU, rows, n, false, &whole);
+            assert_memory_equal(whole.meter, taps.meter, (size_t)n * sizeof *taps.meter);
+            assert_memory_equal(whole.logits, taps.logits,
+                                n_logits * (size_t)shape.vocab * sizeof *taps.logits);
+            result_free(&whole);
+            run_step(&p, GPU, rows, n, false, &whole);
+            assert_memory_equal(whole.logits, taps.logits,
+                                n_logits * (size_t)shape.vocab * sizeof *taps.logits);
+            result_free(&whole);
+            result_free(&taps);
+        }
+        pair_free(&p);
+    }
+}
+
 /* The same step again and again is replayed as a graph: new tokens, positions and strengths must
  * act, and a vector that took a freed one's place too. */
 static void graphs_take_new_values(void **state)
@@ -639,6 +675,7 @@ int main(int argc, char **argv)
         cmocka_unit_test(long_contexts_agree),
         cmocka_unit_test(rows_do_not_depend_on_neighbours),
         cmocka_unit_test(tiles_do_not_depend_on_neighbours),
+        cmocka_unit_test(whole_steps_agree),
         cmocka_unit_test(graphs_take_new_values),
         cmocka_unit_test(large_activations_agree),
         cmocka_unit_test(plans_are_what_is_taken),

@@ -46,6 +46,7 @@ struct cudaDeviceProp {
     struct {
         char bytes[16];
     } uuid;
+    size_t sharedMemPerBlockOptin;
 };
 
 const char *cudaGetErrorString(cudaError_t e);

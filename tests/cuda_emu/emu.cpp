@@ -19,6 +19,10 @@ dim3 threadIdx, blockIdx, blockDim, gridDim;
 /* ---- fibers -----------------------------------------------------------------------------------
  */
 
+#define MULTIPROCESSORS 3                  /* a tile can be cut by two borders */
+#define SHARED_OLDEST   ((size_t)99 << 10) /* single kernels must run everywhere */
+#define SHARED_MOST     ((size_t)227 << 10)
+
 #define STACK_BYTES ((size_t)128 << 10) /* with sanitizers, frames are large */
 
 struct context {
@@ -49,7 +53,7 @@ struct fiber {
     struct context context;
     unsigned thread;
     bool done;
-    char *stack;
+    char *stack = NULL;
     std::vector<copy> copies; /* under way */
     unsigned group;           /* of the next copies */
 };
@@ -60,15 +64,22 @@ struct exchange {
     unsigned generation;
 };
 
-static struct {
+struct emu_block {
     std::vector<fiber> fibers;
     std::vector<exchange> warps;
     std::vector<unsigned char> shared;
-    std::function<void()> kernel;
-    struct context scheduler;
-    fiber *current;
     unsigned alive, arrived, generation;
-} block;
+    dim3 index;
+};
+
+/* Blocks that are alive at the same time: one, or the whole grid. */
+static std::vector<emu_block> blocks;
+static emu_block *block; /* whose fiber runs */
+static fiber *current;
+static struct context scheduler;
+static std::function<void()> running_kernel;
+static unsigned long
+    progress; /* grows whenever a thread gets past something that others wait for */
 
 static std::mt19937 random_order(1);
 
@@ -83,13 +94,13 @@ static void switch_to(struct context *from, struct context *to)
 
 static void yield_fiber(void)
 {
-    switch_to(&block.current->context, &block.scheduler);
+    switch_to(&current->context, &scheduler);
 }
 
 static void fiber_main(void)
 {
-    block.kernel();
-    block.current->done = true;
+    running_kernel();
+    current->done = true;
     yield_fiber();
     abort();
 }
@@ -114,37 +125,57 @@ static void fiber_start(fiber *f)
 #endif
 }
 
-static void run_fiber(fiber *f)
+static void run_fiber(emu_block *b, fiber *f)
 {
-    block.current = f;
+    block = b;
+    current = f;
     threadIdx = dim3(f->thread, 0, 0);
-    switch_to(&block.scheduler, &f->context);
-    if (f->done)
-        block.alive--;
+    blockIdx = b->index;
+    switch_to(&scheduler, &f->context);
+    if (f->done) {
+        b->alive--;
+        progress++;
+    }
 }
 
 void *emu_shared(void)
 {
-    return block.shared.data();
+    return block->shared.data();
 }
 
 void emu_block_barrier(void)
 {
-    unsigned generation = block.generation;
-    block.arrived++;
-    while (block.generation == generation) {
-        if (block.arrived >= block.alive) { /* threads that ended do not hold the others up */
-            block.arrived = 0;
-            block.generation++;
+    emu_block &b = *block;
+    unsigned generation = b.generation;
+    b.arrived++;
+    while (b.generation == generation) {
+        if (b.arrived >= b.alive) { /* threads that ended do not hold the others up */
+            b.arrived = 0;
+            b.generation++;
+            progress++;
             return;
         }
         yield_fiber();
     }
 }
 
+unsigned emu_grid_arrive(unsigned *counter, unsigned add)
+{
+    unsigned old = *counter;
+    *counter += add;
+    progress++;
+    return old;
+}
+
+void emu_grid_wait(const unsigned *counter, unsigned old)
+{
+    while (!((*(const volatile unsigned *)counter ^ old) & 0x80000000u))
+        yield_fiber();
+}
+
 const void *emu_exchange(const void *mine, size_t bytes)
 {
-    exchange &w = block.warps[threadIdx.x / 32];
+    exchange &w = block->warps[threadIdx.x / 32];
     unsigned generation = w.generation;
     unsigned char *data = w.data[generation % 2][0];
     if (bytes > sizeof w.data[0][0])
@@ -153,6 +184,7 @@ const void *emu_exchange(const void *mine, size_t bytes)
     if (++w.arrived == 32) {
         w.arrived = 0;
         w.generation++;
+        progress++;
     } else
         while (w.generation == generation)
             yield_fiber();
@@ -170,72 +202,92 @@ static void do_copy(const copy &c)
 /* Copies are done at once or when they are waited for: both may be. */
 void emu_async_copy(void *to, const void *from, bool inside)
 {
-    copy c = {to, from, inside, block.current->group};
+    copy c = {to, from, inside, current->group};
     if (random_order() % 2)
         do_copy(c);
     else
-        block.current->copies.push_back(c);
+        current->copies.push_back(c);
 }
 
 void emu_async_commit(void)
 {
-    block.current->group++;
+    current->group++;
 }
 
 void emu_async_wait(int left)
 {
-    fiber *f = block.current;
+    fiber *f = current;
     size_t done = 0;
     for (; done < f->copies.size() && f->copies[done].group + (unsigned)left < f->group; done++)
         do_copy(f->copies[done]);
     f->copies.erase(f->copies.begin(), f->copies.begin() + (ptrdiff_t)done);
 }
 
-static void run_block(unsigned threads, size_t shared)
+static void start_block(emu_block *b, dim3 index, unsigned threads, size_t shared)
 {
-    block.shared.assign(shared, 0xff);
-    block.shared.shrink_to_fit();
-    block.warps.assign((threads + 31) / 32, exchange());
-    block.alive = threads;
-    block.arrived = block.generation = 0;
+    b->index = index;
+    b->shared.assign(shared, 0xff);
+    b->shared.shrink_to_fit();
+    b->warps.assign((threads + 31) / 32, exchange());
+    b->alive = threads;
+    b->arrived = b->generation = 0;
+    if (b->fibers.size() < threads)
+        b->fibers.resize(threads);
     for (unsigned t = 0; t < threads; t++) {
-        block.fibers[t].thread = t;
-        block.fibers[t].copies.clear();
-        block.fibers[t].group = 0;
-        fiber_start(&block.fibers[t]);
+        b->fibers[t].thread = t;
+        b->fibers[t].copies.clear();
+        b->fibers[t].group = 0;
+        fiber_start(&b->fibers[t]);
     }
-    std::vector<unsigned> order(block.warps.size());
-    for (size_t i = 0; i < order.size(); i++)
-        order[i] = (unsigned)i;
-    for (unsigned idle = 0; block.alive; idle++) {
-        std::shuffle(order.begin(), order.end(), random_order);
-        for (unsigned w : order)
-            for (unsigned t = w * 32; t < std::min(threads, w * 32 + 32); t++)
-                if (!block.fibers[t].done)
-                    run_fiber(&block.fibers[t]);
-        if (idle > 100000000) {
-            fprintf(stderr, "emulation: a block never ends\n");
+}
+
+/* The first n blocks, to their end, warps in random turns. */
+static void run_blocks(size_t n, unsigned threads)
+{
+    std::vector<std::pair<emu_block *, unsigned>> order;
+    unsigned long seen = progress;
+    unsigned alive = 1;
+    for (size_t b = 0; b < n; b++)
+        for (unsigned w = 0; w < (threads + 31) / 32; w++)
+            order.push_back({&blocks[b], w});
+    for (unsigned idle = 0; alive; idle = seen == progress ? idle + 1 : 0) {
+        if (idle > 100) { /* nobody can end what all wait for */
+            fprintf(stderr, "emulation: a kernel never ends\n");
             abort();
         }
+        seen = progress;
+        std::shuffle(order.begin(), order.end(), random_order);
+        for (const auto &[b, w] : order)
+            for (unsigned t = w * 32; t < std::min(threads, w * 32 + 32); t++)
+                if (!b->fibers[t].done)
+                    run_fiber(b, &b->fibers[t]);
+        alive = 0;
+        for (size_t b = 0; b < n; b++)
+            alive += blocks[b].alive;
     }
 }
 
 static void run_grid(const std::function<void()> &kernel, dim3 grid, unsigned threads,
-                     size_t shared)
+                     size_t shared, bool together)
 {
-    block.kernel = kernel;
-    if (block.fibers.size() < threads)
-        block.fibers.resize(threads);
+    size_t n = (size_t)grid.x * grid.y * grid.z;
+    running_kernel = kernel;
     gridDim = grid;
     blockDim = dim3(threads);
-    std::vector<unsigned> order(grid.x * grid.y * grid.z);
-    for (size_t i = 0; i < order.size(); i++)
+    std::vector<unsigned> order(n);
+    for (size_t i = 0; i < n; i++)
         order[i] = (unsigned)i;
     std::shuffle(order.begin(), order.end(), random_order);
-    for (unsigned i : order) {
-        blockIdx = dim3(i % grid.x, i / grid.x % grid.y, i / grid.x / grid.y);
-        run_block(threads, shared);
+    if (blocks.size() < (together ? n : 1))
+        blocks.resize(together ? n : 1);
+    for (size_t i = 0; i < n; i++) {
+        dim3 index(order[i] % grid.x, order[i] / grid.x % grid.y, order[i] / grid.x / grid.y);
+        start_block(&blocks[together ? i : 0], index, threads, shared);
+        if (!together)
+            run_blocks(1, threads);
     }
+    if (together)
+        run_blocks(n, threads);
 }
 
 /* ---- the runtime ------------------------------------------------------------------------------
@@ -261,13 +313,15 @@ static cudaError_t submit(cudaStream_t stream, std::function<void()> work)
 static cudaError_t last_error;
 
 void emu_launch(std::function<void()> kernel, dim3 grid, unsigned threads, size_t shared,
-                cudaStream_t stream)
+                cudaStream_t stream, bool together)
 {
-    if (!grid.x || !grid.y || !grid.z || !threads || threads > 1024 || shared > (99 << 10)) {
+    size_t most = together ? SHARED_MOST : SHARED_OLDEST;
+    if (!grid.x || !grid.y || !grid.z || !threads || threads > 1024 || shared > most ||
+        (together && grid.x * grid.y * grid.z > MULTIPROCESSORS)) {
         last_error = cudaErrorInvalidValue;
         return;
     }
-    submit(stream, [=] { run_grid(kernel, grid, threads, shared); });
+    submit(stream, [=] { run_grid(kernel, grid, threads, shared, together); });
 }
 
 extern "C" {
@@ -305,7 +359,8 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
     snprintf(prop->name, sizeof prop->name, "host emulation");
     prop->major = 9;
     prop->minor = 0;
-    prop->multiProcessorCount = 2;
+    prop->multiProcessorCount = MULTIPROCESSORS;
+    prop->sharedMemPerBlockOptin = SHARED_MOST;
     memset(&prop->uuid, 0x11, sizeof prop->uuid);
     return cudaSuccess;
 }
@@ -386,9 +441,10 @@ cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 
 cudaError_t cudaStreamDestroy(cudaStream_t stream)
 {
-    for (fiber &f : block.fibers)
-        free(f.stack);
-    block.fibers.clear();
+    for (emu_block &b : blocks)
+        for (fiber &f : b.fibers)
+            free(f.stack);
+    blocks.clear();
     delete stream;
     return cudaSuccess;
 }

@@ -381,8 +381,7 @@ void cuda_chunk_begin(struct backend_stage *stage, const struct step_list *list)
     const struct cuda_cache *c = &stage->cache;
     int n_order = 0, group = c->heads / c->kv_heads;
     stage->n_tiles = 0;
-    if (list->n <= CUDA_FLASH_ROWS || c->type != CUDA_KV_HALF || c->head_dim % 8 ||
-        group > CUDA_FLASH_GROUP)
+    if (list->n <= CUDA_FLASH_ROWS || c->type != CUDA_KV_HALF || group > CUDA_FLASH_GROUP)
         return;
     /* Large tiles where even they are two for each multiprocessor. */
     stage->wide = (long long)list->n * c->heads >= 256LL * stage->device->multiprocessors;

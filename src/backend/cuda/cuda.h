@@ -26,6 +26,7 @@ struct cuda_loader {
 
 struct backend_device {
     int index, multiprocessors;
+    size_t shared; /* bytes of shared memory that a block may take */
     cudaStream_t stream;
     struct cuda_loader loader;
     struct cuda_blas blas; /* library NULL: not found */
@@ -76,6 +77,9 @@ void cuda_matrix_free(struct backend_matrix *matrix);
 uint64_t cuda_table_bytes(const struct quant_source *source);
 int cuda_table_new(struct backend_device *device, const struct quant_source *source,
                    struct backend_matrix **out, struct gyaru_error *err);
+
+/* Have the two, both of 4 bits, one byte table? */
+bool cuda_tables_alike(const struct backend_matrix *a, const struct backend_matrix *b);
 
 /* May the two be parts of one product? */
 bool cuda_matrix_alike(const struct backend_matrix *a, const struct backend_matrix *b);

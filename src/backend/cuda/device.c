@@ -62,12 +62,14 @@ static int start(struct backend_device *d, struct gyaru_error *err)
              "GPU-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0], u[1],
              u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13], u[14],
              u[15]);
+    d->shared = prop.sharedMemPerBlockOptin;
     cuda_blas_open(&d->blas);
     snprintf(d->text, sizeof d->text, "%.60s, sm_%d%d, %d SMs%s", prop.name, prop.major, prop.minor,
              d->multiprocessors,
              d->blas.library ? "" : ", libcublasLt.so.13 or .12 not found: long prompts are slow");
     if (cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "a stream", err) ||
-        cuda_check(cuda_kernels_init(), "preparing the kernels", err) ||
+        cuda_check(cuda_products_init(), "preparing the kernels", err) ||
+        cuda_check(cuda_decode_init(d->shared), "preparing the kernels", err) ||
         cuda_check(cuda_flash_init(), "preparing the kernels", err))
         return -1;
     return 0;

@@ -6,6 +6,7 @@
 #include "backend/cuda/chunk.h"
 #include "backend/cuda/kv.cuh"
 #include "backend/cuda/reduce.cuh"
+#include "backend/cuda/rope.cuh"
 #include "backend/cuda/scale.cuh"
 #include "backend/cuda/tile.cuh"
 
@@ -147,15 +148,6 @@ static __device__ __forceinline__ float part_at(const struct cuda_append_rows &a
     return a.bias[i] ? v + a.bias[i][c] : v;
 }
 
-static __device__ __forceinline__ void keep(const struct cuda_cache &c, void *cache, size_t at,
-                                            float value)
-{
-    if (c.type == CUDA_KV_HALF)
-        ((uint16_t *)cache)[at] = half_bits(value);
-    else
-        ((float *)cache)[at] = value;
-}
-
 /* Pairs (i, i + head_dim/2) of one head, as rows.cu's append. */
 static __global__ void __launch_bounds__(THREADS)
     append_rows(const __grid_constant__ struct cuda_append_rows a)
@@ -169,23 +161,23 @@ static __global__ void __launch_bounds__(THREADS)
     for (int p = threadIdx.x; p < pairs; p += THREADS) {
         int head = p / half, i = p % half;
         const bool query = head < c.heads;
-        float cosine = rope[i], sine = rope[half + i];
         head -= query ? 0 : c.heads;
         int from = head * c.head_dim + i;
-        float x = part_at(a, product, scale, query ? 0 : 1, from);
-        float y = part_at(a, product, scale, query ? 0 : 1, from + half);
+        const float2 turned =
+            rotate(part_at(a, product, scale, query ? 0 : 1, from),
+                   part_at(a, product, scale, query ? 0 : 1, from + half), rope[i], rope[half + i]);
         if (query) {
             float *q = a.q + ((size_t)blockIdx.x * c.heads + head) * c.head_dim;
-            q[i] = x * cosine - y * sine;
-            q[half + i] = y * cosine + x * sine;
+            q[i] = turned.x;
+            q[half + i] = turned.y;
             continue;
         }
         size_t lane = (((size_t)a.layer * c.slots + row.slot) * c.kv_heads + head) * c.context;
         size_t to = (lane + row.pos) * c.head_dim;
-        keep(c, c.k, to + i, x * cosine - y * sine);
-        keep(c, c.k, to + half + i, y * cosine + x * sine);
-        keep(c, c.v, to + i, part_at(a, product, scale, 2, from));
-        keep(c, c.v, to + half + i, part_at(a, product, scale, 2, from + half));
+        cache_store(c, c.k, to + i, turned.x);
+        cache_store(c, c.k, to + half + i, turned.y);
+        cache_store(c, c.v, to + i, part_at(a, product, scale, 2, from));
+        cache_store(c, c.v, to + half + i, part_at(a, product, scale, 2, from + half));
     }
 }
 

@@ -2,10 +2,10 @@
  * format.cuh - how a warp takes one chunk, 32 rows x 64 columns, of each layout into registers and
  * multiplies it with up to 8*NT rows of x. kernels.h describes the layouts.
  *
- * A format has: struct chunk (what is loaded ahead), load(), multiply() and TABLE (does it need
- * the byte table in shared memory). The order of additions into a sum depends on the matrix alone,
- * never on how many rows of x there are: within a group in the tensor core, groups one after the
- * other in float32.
+ * A format has: struct chunk (what is loaded ahead), load(), multiply(), TABLE (does it need the
+ * byte table in shared memory), PER_GROUP (uint4 of a half and group) and CODE_BYTES. The order of
+ * additions into a sum depends on the matrix alone, never on how many rows of x there are: within a
+ * group in the tensor core, groups one after the other in float32.
  */
 #ifndef CUDA_FORMAT_CUH
 #define CUDA_FORMAT_CUH
@@ -23,6 +23,10 @@
 struct tile_place {
     const uint4 *weights[2];
     const void *codes[2];
+};
+
+/* What its nested scales are made of: they change seldom and stay in L1. */
+struct tile_scales {
     const float *scale[2];
     int flat[2][2]; /* flat group of rows g and g+8 of the half, group 0 */
     float offset[2];
@@ -47,15 +51,23 @@ struct group_x {
     uint4 a, b;
 };
 
-__device__ __forceinline__ struct group_x load_x(const uint4 *x)
+__device__ __forceinline__ struct group_x load_x(const uint4 *x, int step)
 {
-    return {x[0], x[32]};
+    return {x[0], x[step]};
 }
+
+/* How x lies: 8-column entries j = 0, 1 of a row are `step` apart, groups `group`, sets of eight
+ * rows `pitch`, the low plane `plane`. */
+struct x_place {
+    const uint4 *at; /* the lane's own */
+    int step, group, pitch;
+    size_t plane;
+};
 
 /* Half m of a 4-bit chunk times x; s: scales of rows g and g+8. */
 template <int NT>
 __device__ __forceinline__ void multiply_4bit(const uint4 *table, const uint4 &w, float s0,
-                                              float s1, const uint4 *x, int x_pitch, int n,
+                                              float s1, const struct x_place &x, int group, int n,
                                               uint32_t lane4, float (&sum)[NT][4])
 {
     const uint32_t words[4] = {w.x, w.y, w.z, w.w};
@@ -69,7 +81,7 @@ __device__ __forceinline__ void multiply_4bit(const uint4 *table, const uint4 &w
     for (int nt = 0; nt < NT; nt++) {
         if (NT > 1 && nt * 8 >= n)
             break;
-        struct group_x b = load_x(x + nt * x_pitch);
+        struct group_x b = load_x(x.at + group * x.group + nt * x.pitch, x.step);
         float c[4] = {0, 0, 0, 0};
         mma_f16(c, a[0], b.a.x, b.a.y);
         mma_f16(c, a[1], b.a.z, b.a.w);
@@ -85,34 +97,34 @@ __device__ __forceinline__ void multiply_4bit(const uint4 *table, const uint4 &w
 /* Double-quantised absmax: a code of 8 bits for each block, a float for each `1 << shift` codes. */
 struct format_nested {
     static const bool TABLE = true;
+    static const int PER_GROUP = 32, CODE_BYTES = 1;
     struct chunk {
         uint4 w[2];
         uint32_t codes[2];
-        float scale[2][2];
     };
 
     static __device__ __forceinline__ void load(struct chunk &c, const struct tile_place &p,
-                                                int group, int shift)
+                                                int group)
     {
 #pragma unroll
         for (int m = 0; m < 2; m++) {
             c.w[m] = load_once(p.weights[m] + group * 32);
             c.codes[m] = __ldg((const uint16_t *)p.codes[m] + group * 8);
-            for (int h = 0; h < 2; h++)
-                c.scale[m][h] = __ldg(p.scale[m] + ((p.flat[m][h] + group) >> shift));
         }
     }
 
     template <int NT>
     static __device__ __forceinline__ void
-    multiply(const struct chunk &c, const struct tile_place &p, const uint4 *table, const uint4 *x,
-             int x_pitch, size_t plane, int n, uint32_t lane4, float (&sum)[2][NT][4])
+    multiply(const struct chunk &c, const struct tile_scales &p, int shift, const uint4 *table,
+             const struct x_place &x, int group, int n, uint32_t lane4, float (&sum)[2][NT][4])
     {
 #pragma unroll
         for (int m = 0; m < 2; m++) {
-            float s0 = fmaf(table_scale(table, c.codes[m], lane4, 0), c.scale[m][0], p.offset[m]);
-            float s1 = fmaf(table_scale(table, c.codes[m], lane4, 1), c.scale[m][1], p.offset[m]);
-            multiply_4bit<NT>(table, c.w[m], s0, s1, x, x_pitch, n, lane4, sum[m]);
+            float n0 = __ldg(p.scale[m] + ((p.flat[m][0] + group) >> shift));
+            float n1 = __ldg(p.scale[m] + ((p.flat[m][1] + group) >> shift));
+            float s0 = fmaf(table_scale(table, c.codes[m], lane4, 0), n0, p.offset[m]);
+            float s1 = fmaf(table_scale(table, c.codes[m], lane4, 1), n1, p.offset[m]);
+            multiply_4bit<NT>(table, c.w[m], s0, s1, x, group, n, lane4, sum[m]);
         }
     }
 };
@@ -120,13 +132,14 @@ struct format_nested {
 /* Plain float32 absmax. */
 struct format_4bit {
     static const bool TABLE = true;
+    static const int PER_GROUP = 32, CODE_BYTES = 4;
     struct chunk {
         uint4 w[2];
         float2 scale[2];
     };
 
     static __device__ __forceinline__ void load(struct chunk &c, const struct tile_place &p,
-                                                int group, int shift)
+                                                int group)
     {
 #pragma unroll
         for (int m = 0; m < 2; m++) {
@@ -137,12 +150,12 @@ struct format_4bit {
 
     template <int NT>
     static __device__ __forceinline__ void
-    multiply(const struct chunk &c, const struct tile_place &p, const uint4 *table, const uint4 *x,
-             int x_pitch, size_t plane, int n, uint32_t lane4, float (&sum)[2][NT][4])
+    multiply(const struct chunk &c, const struct tile_scales &p, int shift, const uint4 *table,
+             const struct x_place &x, int group, int n, uint32_t lane4, float (&sum)[2][NT][4])
     {
 #pragma unroll
         for (int m = 0; m < 2; m++)
-            multiply_4bit<NT>(table, c.w[m], c.scale[m].x, c.scale[m].y, x, x_pitch, n, lane4,
+            multiply_4bit<NT>(table, c.w[m], c.scale[m].x, c.scale[m].y, x, group, n, lane4,
                               sum[m]);
     }
 };
@@ -150,12 +163,13 @@ struct format_4bit {
 /* 16-bit weights. x comes as two planes whose sum has 16 (bf16) or 22 (fp16) bits of mantissa. */
 template <bool BF16> struct format_16bit {
     static const bool TABLE = false;
+    static const int PER_GROUP = 128, CODE_BYTES = 0;
     struct chunk {
         uint4 w[2][4];
     };
 
     static __device__ __forceinline__ void load(struct chunk &c, const struct tile_place &p,
-                                                int group, int shift)
+                                                int group)
     {
 #pragma unroll
         for (int m = 0; m < 2; m++)
@@ -176,14 +190,15 @@ template <bool BF16> struct format_16bit {
 
     template <int NT>
     static __device__ __forceinline__ void
-    multiply(const struct chunk &c, const struct tile_place &p, const uint4 *table, const uint4 *x,
-             int x_pitch, size_t plane, int n, uint32_t lane4, float (&sum)[2][NT][4])
+    multiply(const struct chunk &c, const struct tile_scales &p, int shift, const uint4 *table,
+             const struct x_place &x, int group, int n, uint32_t lane4, float (&sum)[2][NT][4])
     {
 #pragma unroll
         for (int nt = 0; nt < NT; nt++) {
             if (NT > 1 && nt * 8 >= n)
                 break;
-            struct group_x high = load_x(x + nt * x_pitch), low = load_x(x + plane + nt * x_pitch);
+            const uint4 *at = x.at + group * x.group + nt * x.pitch;
+            struct group_x high = load_x(at, x.step), low = load_x(at + x.plane, x.step);
 #pragma unroll
             for (int m = 0; m < 2; m++) {
                 float v[4] = {0, 0, 0, 0};
@@ -201,6 +216,21 @@ template <bool BF16> struct format_16bit {
             }
         }
     }
+};
+
+/* The format of a layout, and how many chunks a lane can hold on their way. */
+template <enum cuda_layout LAYOUT> struct format_of;
+template <> struct format_of<CUDA_NESTED> {
+    typedef format_nested type;
+    static const int DEPTH = 3;
+};
+template <> struct format_of<CUDA_4BIT> {
+    typedef format_4bit type;
+    static const int DEPTH = 3;
+};
+template <> struct format_of<CUDA_BF16> {
+    typedef format_16bit<true> type;
+    static const int DEPTH = 1;
 };
 
 #endif

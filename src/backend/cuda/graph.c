@@ -46,7 +46,7 @@ static struct step_graph *find(struct backend_stage *stage)
 }
 
 /* In place of the one that was not used for longest. */
-static void remember(struct backend_stage *stage)
+static struct step_graph *remember(struct backend_stage *stage)
 {
     struct step_graph *oldest = &stage->graphs[0];
     for (int i = 1; i < CUDA_GRAPHS; i++)
@@ -59,6 +59,21 @@ static void remember(struct backend_stage *stage)
     oldest->list.ops = ops;
     oldest->generation = stage->device->generation;
     oldest->used = ++stage->clock;
+    struct step_program *program = &oldest->program;
+    cuda_program_build(stage, &oldest->list, stage->phases, program);
+    if (program->n) /* from pageable memory: copied when the call returns */
+        (void)cudaMemcpyAsync(program->phases, stage->phases,
+                              (size_t)program->n * sizeof *stage->phases, cudaMemcpyHostToDevice,
+                              stage->device->stream);
+    return oldest;
+}
+
+static void enqueue(struct backend_stage *stage, const struct step_graph *g)
+{
+    if (g->program.n)
+        cuda_program_enqueue(stage, &g->list, &g->program);
+    else
+        cuda_step_enqueue(stage, &g->list);
 }
 
 static int capture(struct backend_stage *stage, struct step_graph *g, struct gyaru_error *err)
@@ -68,7 +83,7 @@ static int capture(struct backend_stage *stage, struct step_graph *g, struct gya
     if (cuda_check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "capturing",
                    err))
         return -1;
-    cuda_step_enqueue(stage, &g->list);
+    enqueue(stage, g);
     cudaError_t failed = cudaGetLastError(); /* a launch that did not become a node */
     if (cuda_check(cudaStreamEndCapture(stream, &graph), "capturing", err))
         return -1;
@@ -101,7 +116,8 @@ int cuda_graph_run(struct backend_stage *stage, struct gyaru_error *err)
         return cuda_check(cudaGraphLaunch(g->exec, stage->device->stream), "starting a step", err);
     }
     if (keep)
-        remember(stage);
-    cuda_step_enqueue(stage, &stage->step);
+        enqueue(stage, remember(stage));
+    else
+        cuda_step_enqueue(stage, &stage->step);
     return cuda_check(cudaGetLastError(), "starting a step", err);
 }

@@ -18,6 +18,7 @@
 #include "backend/backend.h"
 
 #include <cuda_runtime_api.h>
+#include <stdbool.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -27,10 +28,13 @@ extern "C" {
 #define CUDA_GROUP      64  /* columns */
 #define CUDA_WARPS      16  /* per block of a matrix kernel */
 #define CUDA_PASS_ROWS  32  /* rows of x in one pass of a matrix kernel */
-#define CUDA_SPLIT      256 /* positions that attention sums before it merges */
+#define CUDA_SPLIT      128 /* positions that attention sums before it merges */
 #define CUDA_HEAD_DIM   128 /* at most */
 #define CUDA_QUERIES    8   /* query heads of one attention block, at most */
 #define CUDA_GRAPH_ROWS 8   /* steps of at most so many rows become graphs */
+#define CUDA_AHEAD      128 /* KiB that a block fetches into L2 before it waits */
+#define CUDA_THREADS    (CUDA_WARPS * 32)
+#define CUDA_EDITS      (2 * GYARU_MAX_VECTORS) /* after one operation */
 
 /* How weights lie on the device. */
 enum cuda_layout { CUDA_NESTED, CUDA_4BIT, CUDA_F16, CUDA_BF16, CUDA_F32 };
@@ -105,6 +109,23 @@ struct cuda_product {
 };
 void cuda_product(const struct cuda_product *a, cudaStream_t stream);
 
+/* One pass over at most CUDA_PASS_ROWS rows, as the kernels get it: the chunks of all tiles are cut
+ * into runs, block b's from b*quotient + b*rest/blocks. */
+struct cuda_pass {
+    struct cuda_product a;
+    size_t plane; /* uint4 from the high to the low plane of x */
+    int tiles;    /* of all parts; PAIR: halves of gate */
+    int blocks, quotient, rest;
+    float unscale; /* 1 / table_scale */
+    int n_edits;   /* of what CUDA_ADD wrote, in this order */
+    struct {
+        int index;
+        const float *direction;
+    } edits[CUDA_EDITS];
+};
+/* Rows [first, first+n) of x. */
+struct cuda_pass cuda_pass_of(const struct cuda_product *a, int first, int n);
+
 /* ---- the rest of a step ---- */
 
 enum cuda_kv { CUDA_KV_FLOAT, CUDA_KV_HALF, CUDA_KV_INT8 };
@@ -138,6 +159,40 @@ struct cuda_attention {
     int *counters;  /* [n, kv_heads * batches of query heads] zero before and after */
 };
 void cuda_attend(const struct cuda_attention *a, cudaStream_t stream);
+
+/* ---- a whole step of few rows in one kernel (decode.cu) ---- */
+
+enum cuda_phase_kind { CUDA_PHASE_EMBED, CUDA_PHASE_PRODUCT, CUDA_PHASE_ATTEND, CUDA_PHASE_METER };
+
+struct cuda_phase {
+    enum cuda_phase_kind kind;
+    bool wait;                 /* for all blocks to have ended the phases before */
+    bool fill;                 /* the byte table first: it is not this matrix's */
+    int index;                 /* ATTEND: layer */
+    struct cuda_weights table; /* EMBED */
+    const float *vector;       /* METER: direction; PRODUCT: rmsnorm weight or NULL */
+    float *out;                /* METER: [n][2] */
+    bool chosen;               /* PRODUCT: only rows that want logits, in that order */
+    struct cuda_pass pass;     /* PRODUCT: a.x is float [.., cols]; EMBED: its edits */
+};
+
+struct cuda_decode {
+    const struct cuda_phase *phases; /* device [n_phases] */
+    int n_phases, n, hidden;
+    const struct cuda_row *rows; /* device [n] */
+    float *x;
+    float eps;
+    struct cuda_attention attention; /* q not yet rotated */
+    const float *rope, *k, *v;       /* k, v [n, kv_heads, head_dim]: not yet in the cache */
+    unsigned *barrier;               /* any value */
+    enum cuda_layout main; /* which loop is the kernel's own: any layout runs, this one fastest */
+    int blocks;
+    size_t shared; /* bytes */
+    int ahead;     /* KiB of the next product that a block fetches into L2 */
+};
+/* Bytes of shared memory that a phase needs. */
+size_t cuda_decode_shared(const struct cuda_phase *phase);
+void cuda_decode(const struct cuda_decode *a, cudaStream_t stream);
 
 void cuda_edit(const struct cuda_row *rows, int n, int index, const float *direction, int hidden,
                float *x, cudaStream_t stream);
@@ -183,7 +238,8 @@ void cuda_copy_memory(const void *from, void *to, size_t n, int blocks, cudaStre
 #define CUDA_MEMORY_ENTRY 16 /* bytes */
 
 /* Dynamic shared memory and the like, once per device. */
-cudaError_t cuda_kernels_init(void);
+cudaError_t cuda_products_init(void);
+cudaError_t cuda_decode_init(size_t shared);
 
 #ifdef __cplusplus
 }

@@ -3,26 +3,51 @@
  *
  * [layer][slot][kv head][position][head_dim]; a cache of int8 has beside it one float for each head
  * and position, [layer][slot][kv head][position], which its 127 levels are multiplied by. Who sums
- * over a head's dimensions may multiply the sum once: kv_pair() leaves the scale out.
+ * over a head's dimensions may multiply the sum once: kv_load() leaves the scale out.
  */
 #ifndef CUDA_KV_CUH
 #define CUDA_KV_CUH
 
 #include "backend/cuda/kernels.h"
 #include "backend/cuda/reduce.cuh"
+#include "backend/cuda/rope.cuh"
 
-/* Two neighbouring elements; `at` is even. */
-template <int KV> static __device__ __forceinline__ float2 kv_pair(const void *cache, size_t at)
+/* N values from element `at` on, a multiple of N, which is 4 or 8. */
+template <int KV, int N>
+static __device__ __forceinline__ void kv_load(const void *cache, size_t at, float (&out)[N])
 {
+    uint32_t words[N / 2];
     if (KV == CUDA_KV_INT8) {
-        uint16_t v = *(const uint16_t *)((const int8_t *)cache + at);
-        return make_float2((float)(int8_t)v, (float)(int8_t)(v >> 8));
-    }
-    if (KV == CUDA_KV_HALF) {
-        uint32_t v = *(const uint32_t *)((const uint16_t *)cache + at);
-        return make_float2(half_value((uint16_t)v), half_value((uint16_t)(v >> 16)));
-    }
-    return *(const float2 *)((const float *)cache + at);
+#pragma unroll
+        for (int i = 0; i < N / 4; i++)
+            words[i] = ((const uint32_t *)((const int8_t *)cache + at))[i];
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            out[i] = (float)(int8_t)(words[i / 4] >> (i % 4 * 8));
+    } else if (KV == CUDA_KV_HALF) {
+        if (N == 8) {
+            uint4 v = *(const uint4 *)((const uint16_t *)cache + at);
+            words[0] = v.x;
+            words[1] = v.y;
+            words[N / 2 - 2] = v.z;
+            words[N / 2 - 1] = v.w;
+        } else {
+            uint2 v = *(const uint2 *)((const uint16_t *)cache + at);
+            words[0] = v.x;
+            words[1] = v.y;
+        }
+#pragma unroll
+        for (int i = 0; i < N; i++)
+            out[i] = half_value((uint16_t)(words[i / 2] >> (i % 2 * 16)));
+    } else
+#pragma unroll
+        for (int i = 0; i < N; i += 4) {
+            float4 v = *(const float4 *)((const float *)cache + at + i);
+            out[i] = v.x;
+            out[i + 1] = v.y;
+            out[i + 2] = v.z;
+            out[i + 3] = v.w;
+        }
 }
 
 /* Of a head at a position, numbered through. */
@@ -59,8 +84,8 @@ static __device__ __forceinline__ float kv_rotated(const READ &read, const float
                                                    int half)
 {
     const int i = d < half ? d : d - half;
-    const float cosine = rope[i], sine = rope[half + i], x = read(i), y = read(half + i);
-    return d < half ? x * cosine - y * sine : y * cosine + x * sine;
+    const float2 turned = rotate(read(i), read(half + i), rope[i], rope[half + i]);
+    return d < half ? turned.x : turned.y;
 }
 
 /* One head by one warp: `head` counts q's heads, then k's, then v's; read(d) is its dimension d. q

@@ -392,14 +392,19 @@ void cuda_matrix_free(struct backend_matrix *m)
     free(m);
 }
 
+bool cuda_tables_alike(const struct backend_matrix *a, const struct backend_matrix *b)
+{
+    return !memcmp(a->w.values, b->w.values, sizeof a->w.values) &&
+           !memcmp(a->nested_map, b->nested_map, sizeof a->nested_map);
+}
+
 bool cuda_matrix_alike(const struct backend_matrix *a, const struct backend_matrix *b)
 {
     const struct cuda_weights *v = &a->w, *w = &b->w;
     if (v->layout != w->layout || v->cols != w->cols || v->shift != w->shift ||
         v->layout == CUDA_F32)
         return false;
-    return !memcmp(v->values, w->values, sizeof v->values) &&
-           !memcmp(a->nested_map, b->nested_map, sizeof a->nested_map);
+    return cuda_tables_alike(a, b);
 }
 
 /* ---- tables in host memory --------------------------------------------------------------------

@@ -16,15 +16,63 @@
 
 /* Launch errors stay with the runtime: cudaGetLastError() after the step names them. */
 template <class A>
-static void launch(void (*kernel)(A), dim3 grid, unsigned threads, size_t shared,
-                   cudaStream_t stream, const A &a)
+static void launch_with(void (*kernel)(A), dim3 grid, unsigned threads, size_t shared,
+                        cudaStream_t stream, const A &a, bool together)
 {
     cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attribute = {};
     config.gridDim = grid;
     config.blockDim = dim3(threads);
     config.dynamicSmemBytes = shared;
     config.stream = stream;
+    attribute.id = cudaLaunchAttributeCooperative;
+    attribute.val.cooperative = 1;
+    config.attrs = &attribute;
+    config.numAttrs = together;
     (void)cudaLaunchKernelEx(&config, kernel, a);
+}
+
+template <class A>
+static void launch(void (*kernel)(A), dim3 grid, unsigned threads, size_t shared,
+                   cudaStream_t stream, const A &a)
+{
+    launch_with(kernel, grid, threads, shared, stream, a, false);
+}
+
+/* All blocks run at the same time, so that they may wait for each other. */
+template <class A>
+static void launch_together(void (*kernel)(A), dim3 grid, unsigned threads, size_t shared,
+                            cudaStream_t stream, const A &a)
+{
+    launch_with(kernel, grid, threads, shared, stream, a, true);
+}
+
+/* A barrier of the grid: one block adds 2^31 - (blocks - 1), every other 1, so that the top bit
+ * turns once all have come. A wait that lasts seconds is an error, not a hang. */
+__device__ __forceinline__ unsigned grid_arrive(unsigned *counter, unsigned add)
+{
+    unsigned old;
+    asm volatile("atom.add.release.gpu.global.u32 %0, [%1], %2;"
+                 : "=r"(old)
+                 : "l"(counter), "r"(add)
+                 : "memory");
+    return old;
+}
+
+__device__ __forceinline__ void grid_wait(const unsigned *counter, unsigned old)
+{
+    unsigned now, spins = 0;
+    do {
+        asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(counter) : "memory");
+        if (++spins == 1u << 24)
+            __trap();
+    } while (!((now ^ old) & 0x80000000u));
+}
+
+/* The line of `p` into L2. */
+__device__ __forceinline__ void fetch(const void *p)
+{
+    asm volatile("prefetch.global.L2 [%0];" ::"l"(p));
 }
 
 /* c += A * B over m16n8k16 with fp32 accumulation; a, b as registers of two 16-bit values. */

@@ -93,6 +93,11 @@ static void carve_stage(struct carver *c, const struct backend_shape *s,
     size_t expanded = cuda_chunk_expanded(device, s);
     stage->expanded = carve(c, expanded, sizeof(uint16_t));
     stage->gemms.workspace = carve(c, expanded ? CUDA_GEMM_WORKSPACE : 0, 1);
+    stage->barrier = carve(c, 1, sizeof *stage->barrier);
+    stage->max_phases = s->n_layers * 9 + 16; /* seven products, attention, meters */
+    for (int i = 0; i < CUDA_GRAPHS; i++)
+        stage->graphs[i].program.phases =
+            carve(c, (size_t)stage->max_phases, sizeof(struct cuda_phase));
 }
 
 static size_t workspace_bytes(const struct backend_shape *s, const struct backend_device *device)
@@ -124,14 +129,10 @@ void cuda_stage_bytes(const struct backend_device *device, const struct backend_
 
 static int check_shape(const struct backend_shape *s, struct gyaru_error *err)
 {
-    if (s->head_dim % 2 || s->head_dim > CUDA_HEAD_DIM)
+    if (s->head_dim % 8 || s->head_dim > CUDA_HEAD_DIM)
         return error_set(err, GYARU_FAILED,
-                         "head dimension %d: the CUDA backend needs an even one of at most %d",
+                         "head dimension %d: the CUDA backend needs a multiple of 8 of at most %d",
                          s->head_dim, CUDA_HEAD_DIM);
-    if (s->kv == GYARU_KV_I8 && s->head_dim % 4)
-        return error_set(err, GYARU_FAILED,
-                         "head dimension %d: an int8 KV cache needs a multiple of 4: use --kv f16",
-                         s->head_dim);
     if (s->n_heads % s->n_kv_heads)
         return error_set(err, GYARU_FAILED, "%d heads over %d kv heads: expected a multiple",
                          s->n_heads, s->n_kv_heads);
@@ -167,7 +168,8 @@ static int allocate(struct backend_stage *stage, size_t bytes, struct gyaru_erro
     stage->order_host = (int32_t *)(stage->tiles_host + rows);
     stage->capacity = s->n_layers * 24 + 16;
     stage->step.ops = calloc((size_t)stage->capacity, sizeof *stage->step.ops);
-    if (!stage->step.ops)
+    stage->phases = calloc((size_t)s->n_layers * 9 + 16, sizeof *stage->phases);
+    if (!stage->step.ops || !stage->phases)
         return error_memory(err, (size_t)stage->capacity * sizeof *stage->step.ops, "a step");
     for (int i = 0; i < CUDA_GRAPHS; i++) {
         struct step_list *list = &stage->graphs[i].list;
@@ -266,6 +268,7 @@ void cuda_stage_free(struct backend_stage *stage)
     for (int i = 0; i < CUDA_GRAPHS; i++)
         free(stage->graphs[i].list.ops);
     free(stage->step.ops);
+    free(stage->phases);
     (void)cudaFreeHost(stage->rows_host);
     (void)cudaFreeHost(stage->logits_host);
     (void)cudaFreeHost(stage->meter_host);

@@ -42,18 +42,29 @@ struct step_list {
     int n_ops, n, n_logits;
 };
 
+/* A step list as phases of the kernel that runs it whole. */
+struct step_program {
+    struct cuda_phase *phases; /* device [max_phases] */
+    int n;                     /* 0: the list runs as single kernels */
+    size_t shared;             /* bytes that the kernel needs */
+    enum cuda_layout main;     /* of the linears */
+};
+
 struct step_graph {
     struct step_list list; /* key */
-    uint64_t generation;   /* of the device, when it was recorded */
-    cudaGraphExec_t exec;  /* NULL: seen once, not captured */
-    uint64_t used;         /* for the choice of what to forget */
+    struct step_program program;
+    uint64_t generation;  /* of the device, when it was recorded */
+    cudaGraphExec_t exec; /* NULL: seen once, not captured */
+    uint64_t used;        /* for the choice of what to forget */
 };
 
 struct backend_stage {
     struct backend_device *device;
     struct backend_shape shape;
-    int capacity;          /* operations of a step */
-    struct step_list step; /* under way */
+    int capacity;              /* operations of a step */
+    int max_phases;            /* of a program */
+    struct cuda_phase *phases; /* host [max_phases]: the program being built */
+    struct step_list step;     /* under way */
     struct step_graph graphs[CUDA_GRAPHS];
     uint64_t clock;
     const char *failed; /* what the caller did wrong in this step, NULL: nothing */
@@ -89,6 +100,7 @@ struct backend_stage {
     int *counters;    /* [n_counters], zero between kernels */
     size_t n_counters;
     struct cuda_choose choose; /* buffers only */
+    unsigned *barrier;         /* of decode.cu */
 
     /* Steps of many rows (chunk.c) */
     struct cuda_gemms gemms; /* blas NULL: there is no cuBLASLt, or no step is large enough */
@@ -115,8 +127,18 @@ void cuda_chunk_begin(struct backend_stage *stage, const struct step_list *list)
 size_t cuda_chunk_expanded(const struct backend_device *device, const struct backend_shape *shape);
 size_t cuda_chunk_product(const struct backend_device *device, const struct backend_shape *shape);
 
-/* Enqueues the operations of a list. */
+/* Enqueues the operations of a list as single kernels. */
 void cuda_step_enqueue(struct backend_stage *stage, const struct step_list *list);
+/* Logits, or candidates in their place, and meters to the host. */
+void cuda_step_results(struct backend_stage *stage, const struct step_list *list);
+struct cuda_attention cuda_stage_attention(const struct backend_stage *stage, int layer, int n);
+
+/* Writes a list's phases to out [max_phases]; program->n is 0 if there is no program for it. */
+void cuda_program_build(const struct backend_stage *stage, const struct step_list *list,
+                        struct cuda_phase *out, struct step_program *program);
+/* Enqueues the list as one kernel. */
+void cuda_program_enqueue(struct backend_stage *stage, const struct step_list *list,
+                          const struct step_program *program);
 
 /* Runs the step under way, from a graph if there is one. */
 int cuda_graph_run(struct backend_stage *stage, struct gyaru_error *err);

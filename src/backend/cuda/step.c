@@ -222,26 +222,25 @@ static void run_head(struct backend_stage *stage, const struct step_op *op, int 
         return;
     struct input in = {stage->x, op->norm, true, n_logits, -1};
     multiply(stage, &in, &(struct output){op->matrix[0], NULL, stage->logits}, 1, CUDA_STORE);
-    if (stage->candidates_out)
-        return;
-    (void)cudaMemcpyAsync(stage->logits_host, stage->logits,
-                          (size_t)n_logits * (size_t)stage->shape.vocab * sizeof(float),
-                          cudaMemcpyDeviceToHost, stage->device->stream);
+}
+
+struct cuda_attention cuda_stage_attention(const struct backend_stage *stage, int layer, int n)
+{
+    return (struct cuda_attention){.cache = stage->cache,
+                                   .layer = layer,
+                                   .n = n,
+                                   .rows = stage->rows,
+                                   .q = stage->q,
+                                   .out = stage->attention,
+                                   .splits = (stage->shape.context + CUDA_SPLIT - 1) / CUDA_SPLIT,
+                                   .partial = stage->split,
+                                   .counters = stage->counters};
 }
 
 static void run_attend(struct backend_stage *stage, const struct step_op *op, int n)
 {
-    cuda_attend(
-        &(struct cuda_attention){.cache = stage->cache,
-                                 .layer = op->index,
-                                 .n = n,
-                                 .rows = stage->rows,
-                                 .q = stage->q,
-                                 .out = stage->attention,
-                                 .splits = (stage->shape.context + CUDA_SPLIT - 1) / CUDA_SPLIT,
-                                 .partial = stage->split,
-                                 .counters = stage->counters},
-        stage->device->stream);
+    struct cuda_attention attention = cuda_stage_attention(stage, op->index, n);
+    cuda_attend(&attention, stage->device->stream);
 }
 
 static void run_meter(struct backend_stage *stage, const struct step_op *op, int n)
@@ -249,8 +248,29 @@ static void run_meter(struct backend_stage *stage, const struct step_op *op, int
     size_t at = (size_t)op->index * (size_t)stage->shape.max_rows * 2;
     cuda_meter(stage->x, n, stage->shape.hidden, op->norm->data, stage->meters + at,
                stage->device->stream);
-    (void)cudaMemcpyAsync(stage->meter_host + at, stage->meters + at, (size_t)n * 2 * sizeof(float),
-                          cudaMemcpyDeviceToHost, stage->device->stream);
+}
+
+void cuda_step_results(struct backend_stage *stage, const struct step_list *list)
+{
+    cudaStream_t stream = stage->device->stream;
+    size_t pitch = (size_t)stage->shape.max_rows * 2;
+    bool head = false, choose = false;
+    int meters = 0;
+    for (int i = 0; i < list->n_ops; i++) {
+        head = head || list->ops[i].kind == STEP_HEAD;
+        choose = choose || list->ops[i].kind == STEP_CHOOSE;
+        meters += list->ops[i].kind == STEP_METER;
+    }
+    if (choose)
+        cuda_choose_enqueue(stage, list);
+    else if (head && list->n_logits)
+        (void)cudaMemcpyAsync(stage->logits_host, stage->logits,
+                              (size_t)list->n_logits * (size_t)stage->shape.vocab * sizeof(float),
+                              cudaMemcpyDeviceToHost, stream);
+    if (meters)
+        (void)cudaMemcpyAsync(stage->meter_host, stage->meters,
+                              (size_t)meters * pitch * sizeof(float), cudaMemcpyDeviceToHost,
+                              stream);
 }
 
 static void run_op(struct backend_stage *stage, const struct step_list *list, int i)
@@ -293,8 +313,7 @@ static void run_op(struct backend_stage *stage, const struct step_list *list, in
     case STEP_HEAD:
         run_head(stage, op, list->n_logits);
         break;
-    case STEP_CHOOSE:
-        cuda_choose_enqueue(stage, list);
+    case STEP_CHOOSE: /* cuda_step_results */
         break;
     }
 }
@@ -306,6 +325,7 @@ void cuda_step_enqueue(struct backend_stage *stage, const struct step_list *list
     cuda_chunk_begin(stage, list);
     for (int i = 0; i < list->n_ops; i++)
         run_op(stage, list, i);
+    cuda_step_results(stage, list);
 }
 
 int cuda_op_end(struct backend_stage *stage, float **logits, struct gyaru_error *err)

@@ -7,23 +7,6 @@
 
 #include "backend/cuda/ptx.cuh"
 
-struct uint2 {
-    uint32_t x, y;
-};
-struct float4 {
-    float x, y, z, w;
-};
-
-static inline uint2 make_uint2(uint32_t x, uint32_t y)
-{
-    return {x, y};
-}
-
-static inline float4 make_float4(float x, float y, float z, float w)
-{
-    return {x, y, z, w};
-}
-
 /* Of the running thread: noted, grouped, and done oldest group first (emu.cpp). */
 void emu_async_copy(void *to, const void *from, bool inside);
 void emu_async_commit(void);

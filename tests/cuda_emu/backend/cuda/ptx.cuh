@@ -1,8 +1,9 @@
 /*
  * ptx.cuh - stands in for src/backend/cuda/ptx.cuh: the language of kernels, on the host.
  *
- * A CUDA thread is a fiber; blocks run one after the other in random order, warps of a block in
- * random turns. What crosses lanes (shuffles, mma) waits until all 32 have arrived.
+ * A CUDA thread is a fiber; blocks run one after the other in random order, or all together where
+ * the kernel asks for it, warps in random turns. What crosses lanes (shuffles, mma) waits until all
+ * 32 have arrived.
  */
 #ifndef CUDA_PTX_CUH
 #define CUDA_PTX_CUH
@@ -22,6 +23,8 @@ using std::rintf;
 #define __global__
 #define __device__
 #define __forceinline__ inline
+#define __noinline__
+#define __host__
 #define __launch_bounds__(...)
 #define __grid_constant__
 #define __shared__ static /* blocks do not overlap in time */
@@ -29,8 +32,14 @@ using std::rintf;
 struct uint4 {
     uint32_t x, y, z, w;
 };
+struct uint2 {
+    uint32_t x, y;
+};
 struct float2 {
     float x, y;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
 };
 struct dim3 {
     unsigned x, y, z;
@@ -44,6 +53,16 @@ static inline uint4 make_uint4(uint32_t x, uint32_t y, uint32_t z, uint32_t w)
     return {x, y, z, w};
 }
 
+static inline uint2 make_uint2(uint32_t x, uint32_t y)
+{
+    return {x, y};
+}
+
+static inline float4 make_float4(float x, float y, float z, float w)
+{
+    return {x, y, z, w};
+}
+
 static inline float2 make_float2(float x, float y)
 {
     return {x, y};
@@ -53,7 +72,7 @@ static inline float2 make_float2(float x, float y)
 extern dim3 threadIdx, blockIdx, blockDim, gridDim;
 
 void emu_launch(std::function<void()> kernel, dim3 grid, unsigned threads, size_t shared,
-                cudaStream_t stream);
+                cudaStream_t stream, bool together);
 void *emu_shared(void);
 void emu_block_barrier(void);
 /* Gives `bytes` of each lane to all: returns [32][bytes], valid until the lane's next exchange. */
@@ -65,7 +84,33 @@ template <class A>
 static void launch(void (*kernel)(A), dim3 grid, unsigned threads, size_t shared,
                    cudaStream_t stream, const A &a)
 {
-    emu_launch([=] { kernel(a); }, grid, threads, shared, stream);
+    emu_launch([=] { kernel(a); }, grid, threads, shared, stream, false);
+}
+
+template <class A>
+static void launch_together(void (*kernel)(A), dim3 grid, unsigned threads, size_t shared,
+                            cudaStream_t stream, const A &a)
+{
+    emu_launch([=] { kernel(a); }, grid, threads, shared, stream, true);
+}
+
+unsigned emu_grid_arrive(unsigned *counter, unsigned add);
+void emu_grid_wait(const unsigned *counter, unsigned old);
+
+static inline unsigned grid_arrive(unsigned *counter, unsigned add)
+{
+    return emu_grid_arrive(counter, add);
+}
+
+static inline void grid_wait(const unsigned *counter, unsigned old)
+{
+    emu_grid_wait(counter, old);
+}
+
+/* Reads, so that the sanitizers see an address that is nobody's. */
+static inline void fetch(const void *p)
+{
+    (void)*(const volatile char *)p;
 }
 
 static inline void __syncthreads()

@@ -1,0 +1,104 @@
+/*
+ * tuning.cuh - switches and clocks of the kernel for whole steps, for builds that measure only
+ * (make cuda CUDA_FLAGS=-DCUDA_TUNING); nothing in others.
+ *
+ * CUDA_AHEAD in the environment says how many KiB are fetched ahead. CUDA_TIMES=BLOCK prints, at
+ * exit, where that block's cycles of the last step went: the kernel writes its clock to host
+ * memory.
+ */
+#ifndef CUDA_TUNING_CUH
+#define CUDA_TUNING_CUH
+
+#include "backend/cuda/kernels.h"
+
+#ifndef CUDA_TUNING
+
+#define TIME(index, what)
+#define TIME_KEY(index, phase)
+static void tune(struct cuda_decode *a)
+{
+}
+
+#else
+
+#include <cstdio>
+#include <cstdlib>
+
+#define TIMES 1024 /* phases */
+
+struct phase_times {
+    int kind, groups, ran; /* cols/64 of a product */
+    long long start, released, packed, run, end;
+};
+
+struct times {
+    int block;
+    struct phase_times phases[TIMES];
+};
+
+static __device__ struct times *times_out;
+static struct times *times_host;
+
+#define TIME(index, what)                                                                          \
+    if (times_out && threadIdx.x == 0 && (int)blockIdx.x == times_out->block && (index) < TIMES)   \
+    times_out->phases[index].what = clock64()
+#define TIME_KEY(index, phase)                                                                     \
+    if (times_out && threadIdx.x == 0 && (int)blockIdx.x == times_out->block && (index) < TIMES) { \
+        times_out->phases[index].ran = 1;                                                          \
+        times_out->phases[index].kind = (phase).kind;                                              \
+        times_out->phases[index].groups =                                                          \
+            (phase).pass.a.parts[0].weights.groups * 4 + (phase).pass.a.finish;                    \
+    }
+
+static void print_times(void)
+{
+    static const char *const kinds[] = {"embed", "product", "attend", "meter"};
+    static const char *const finishes[] = {"store", "add", "gate", "pair"};
+    const struct phase_times *p = times_host->phases;
+    fprintf(stderr, "block %d: mean cycles: between, waiting, packing, run, finishing\n",
+            times_host->block);
+    for (int i = 0; i < TIMES && p[i].ran; i++) {
+        double sums[5] = {};
+        int count = 0;
+        bool before = false;
+        for (int j = 0; j < TIMES && p[j].ran; j++) {
+            if (p[j].kind != p[i].kind || p[j].groups != p[i].groups)
+                continue;
+            before = before || j < i;
+            bool product = p[j].kind == CUDA_PHASE_PRODUCT;
+            long long packed = product ? p[j].packed : p[j].released;
+            long long run = product ? p[j].run : p[j].end;
+            sums[0] += j ? (double)(p[j].start - p[j - 1].end) : 0;
+            sums[1] += (double)(p[j].released - p[j].start);
+            sums[2] += (double)(packed - p[j].released);
+            sums[3] += (double)(run - packed);
+            sums[4] += (double)(p[j].end - run);
+            count++;
+        }
+        if (before)
+            continue;
+        fprintf(stderr, "%-8s %4d %-6s %3d x", kinds[p[i].kind], p[i].groups / 4,
+                finishes[p[i].groups % 4], count);
+        for (int k = 0; k < 5; k++)
+            fprintf(stderr, " %8.0f", sums[k] / count);
+        fprintf(stderr, "\n");
+    }
+}
+
+static void tune(struct cuda_decode *a)
+{
+    const char *ahead = getenv("CUDA_AHEAD"), *block = getenv("CUDA_TIMES");
+    if (ahead)
+        a->ahead = atoi(ahead);
+    if (!block || times_host)
+        return;
+    if (cudaHostAlloc((void **)&times_host, sizeof *times_host, cudaHostAllocDefault))
+        return;
+    *times_host = {};
+    times_host->block = atoi(block);
+    if (!cudaMemcpyToSymbol(times_out, &times_host, sizeof times_host))
+        atexit(print_times);
+}
+
+#endif
+#endif
