@@ -6,8 +6,7 @@
 #include "base/clock.h"
 #include "support/api_client.h"
 #include "support/sound_client.h"
-#include "support/test_server.h"
-#include "support/voicevox.h"
+#include "support/voice_room.h"
 #include "support/ws_client.h"
 
 #include <pthread.h>
@@ -27,77 +26,26 @@
 #define MODEL "models/rinne-base"
 #define HELLO "{\"input\":\"こんにちは、元気？\",\"voice\":2}"
 
-static struct test_server shared;
-static struct voicevox_stand_in *engine;
-
-static int start_shared(void **state)
-{
-    engine = voicevox_start(0);
-    const char *const options[] = {"--voicevox-url",
-                                   engine->base,
-                                   "--voice-timeout",
-                                   "2",
-                                   "--max-tokens",
-                                   "1000",
-                                   "--max-body",
-                                   "65536",
-                                   "--drain",
-                                   "2",
-                                   NULL};
-    /* A proxy would be another host. */
-    setenv("http_proxy", "http://127.0.0.1:1", 1);
-    test_server_start(&shared, true, options);
-    unsetenv("http_proxy");
-    return 0;
-}
-
-static int stop_shared(void **state)
-{
-    test_server_stop(&shared);
-    voicevox_stop(engine);
-    return 0;
-}
-
-static int begin(void **state)
-{
-    voicevox_reset(engine);
-    return 0;
-}
-
-static int still_healthy(void **state)
-{
-    return http_get(shared.port, "/health", NULL) == 200 ? 0 : -1;
-}
-
 static void pause_ms(long ms)
 {
     nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
-}
-
-static const struct voicevox_call *query(int n)
-{
-    return voicevox_nth(engine, VOICEVOX_QUERY, n);
-}
-
-static const struct voicevox_call *synthesis(int n)
-{
-    return voicevox_nth(engine, VOICEVOX_SYNTHESIS, n);
 }
 
 /* ---- POST /v1/audio/speech ------------------------------------------------------------------ */
 
 static void test_speech(void **state)
 {
-    sound_expect(shared.port,
+    sound_expect(room.server.port,
                  "{\"model\":\"tts-1\",\"input\":\"こんにちは、元気？\",\"voice\":\"alloy\"}", 9);
     /* The engine's first style, asked for once. */
-    assert_int_equal(voicevox_count(engine, VOICEVOX_SPEAKERS), 1);
-    assert_string_equal(query(0)->text, "こんにちは、元気？");
-    assert_int_equal(query(0)->speaker, VOICEVOX_FIRST);
-    assert_int_equal(synthesis(0)->status, 200);
-    assert_int_equal(synthesis(0)->speaker, VOICEVOX_FIRST);
-    sound_expect(shared.port, "{\"input\":\"もう一度いうね。\",\"response_format\":\"wav\"}", 8);
-    assert_int_equal(voicevox_count(engine, VOICEVOX_SPEAKERS), 1);
+    assert_int_equal(voicevox_count(room.engine, VOICEVOX_SPEAKERS), 1);
+    assert_string_equal(voice_room_query(0)->text, "こんにちは、元気？");
+    assert_int_equal(voice_room_query(0)->speaker, VOICEVOX_FIRST);
+    assert_int_equal(voice_room_synthesis(0)->status, 200);
+    assert_int_equal(voice_room_synthesis(0)->speaker, VOICEVOX_FIRST);
+    sound_expect(room.server.port, "{\"input\":\"もう一度いうね。\",\"response_format\":\"wav\"}",
+                 8);
+    assert_int_equal(voicevox_count(room.engine, VOICEVOX_SPEAKERS), 1);
 }
 
 static void test_voices(void **state)
@@ -115,42 +63,42 @@ static void test_voices(void **state)
     char body[200];
     for (int i = 0; i < (int)(sizeof voices / sizeof voices[0]); i++) {
         snprintf(body, sizeof body, "{\"input\":\"だれの声かな？\",\"voice\":%s}", voices[i].voice);
-        sound_expect(shared.port, body, 7);
-        assert_int_equal(synthesis(i)->speaker, voices[i].speaker);
-        assert_int_equal(query(i)->speaker, voices[i].speaker);
+        sound_expect(room.server.port, body, 7);
+        assert_int_equal(voice_room_synthesis(i)->speaker, voices[i].speaker);
+        assert_int_equal(voice_room_query(i)->speaker, voices[i].speaker);
     }
-    sound_expect_error(shared.port, "{\"input\":\"だれ？\",\"voice\":\"ずんだもん/ない\"}", 400,
-                       "/voicevox/speakers");
-    sound_expect_error(shared.port, "{\"input\":\"だれ？\",\"voice\":\"ずん\"}", 400, "voice");
-    sound_expect_error(shared.port, "{\"input\":\"だれ？\",\"voice\":99}", 404, "refused");
+    sound_expect_error(room.server.port, "{\"input\":\"だれ？\",\"voice\":\"ずんだもん/ない\"}",
+                       400, "/voicevox/speakers");
+    sound_expect_error(room.server.port, "{\"input\":\"だれ？\",\"voice\":\"ずん\"}", 400, "voice");
+    sound_expect_error(room.server.port, "{\"input\":\"だれ？\",\"voice\":99}", 404, "refused");
 }
 
 static void test_speed(void **state)
 {
     struct sound sound;
-    sound_speak(shared.port, "{\"input\":\"はやくちことば。\",\"speed\":2}", &sound);
+    sound_speak(room.server.port, "{\"input\":\"はやくちことば。\",\"speed\":2}", &sound);
     assert_int_equal(sound.status, 200);
     assert_float_equal(sound.seconds, VOICEVOX_CHAR * 8 / 2, 0.001);
     free(sound.all);
-    assert_int_equal(synthesis(0)->status, 200);
-    assert_float_equal(synthesis(0)->speed, 2, 1e-6);
-    sound_expect(shared.port, "{\"input\":\"ふつうのことば。\",\"speed\":1.0}", 8);
-    assert_float_equal(synthesis(1)->speed, 1, 0);
+    assert_int_equal(voice_room_synthesis(0)->status, 200);
+    assert_float_equal(voice_room_synthesis(0)->speed, 2, 1e-6);
+    sound_expect(room.server.port, "{\"input\":\"ふつうのことば。\",\"speed\":1.0}", 8);
+    assert_float_equal(voice_room_synthesis(1)->speed, 1, 0);
 }
 
 /* A long text goes sentence by sentence; the sound is whole. */
 static void test_sentences(void **state)
 {
-    sound_expect(shared.port,
+    sound_expect(room.server.port,
                  "{\"input\":\"[happy]まず最初の文です。つぎは https://example.com/x の文です！"
                  "\\n```\\ncode();\\n```\\n最後の文です🎉\"}",
                  9 + 13 + 6);
-    assert_string_equal(query(0)->text, "まず最初の文です。");
-    assert_string_equal(query(1)->text, "つぎは リンク の文です！");
-    assert_string_equal(query(2)->text, "最後の文です");
+    assert_string_equal(voice_room_query(0)->text, "まず最初の文です。");
+    assert_string_equal(voice_room_query(1)->text, "つぎは リンク の文です！");
+    assert_string_equal(voice_room_query(2)->text, "最後の文です");
     /* In order, one after the other. */
-    assert_true(synthesis(0)->end <= query(1)->begin);
-    assert_true(synthesis(1)->end <= query(2)->begin);
+    assert_true(voice_room_synthesis(0)->end <= voice_room_query(1)->begin);
+    assert_true(voice_room_synthesis(1)->end <= voice_room_query(2)->begin);
 }
 
 static void test_bad_requests(void **state)
@@ -178,15 +126,15 @@ static void test_bad_requests(void **state)
         {"{\"input\":\"\xff\"}", "the request"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++)
-        sound_expect_error(shared.port, bad[i].body, 400, bad[i].says);
+        sound_expect_error(room.server.port, bad[i].body, 400, bad[i].says);
     char *body = malloc(4097 * 3 + 20);
     strcpy(body, "{\"input\":\"");
     for (int i = 0; i < 4097; i++)
         memcpy(body + 10 + 3 * i, "あ", 3);
     strcpy(body + 10 + 3 * 4097, "\"}");
-    sound_expect_error(shared.port, body, 400, "4096");
+    sound_expect_error(room.server.port, body, 400, "4096");
     free(body);
-    assert_int_equal(engine->n_calls, 0);
+    assert_int_equal(room.engine->n_calls, 0);
 }
 
 /* ---- /voicevox/... -------------------------------------------------------------------------- */
@@ -195,12 +143,12 @@ static void test_passes_calls_on(void **state)
 {
     struct sound got;
     struct api_answer answer;
-    api_call(shared.port, "GET", "/voicevox/speakers", NULL, NULL, &answer);
+    api_call(room.server.port, "GET", "/voicevox/speakers", NULL, NULL, &answer);
     assert_int_equal(answer.status, 200);
     assert_string_equal(ws_text(json_array_get(answer.json, 0), "name"), "ずんだもん");
     assert_int_equal(json_array_size(answer.json), 2);
     api_release(&answer);
-    api_call(shared.port, "GET", "/voicevox/version", NULL, NULL, &answer);
+    api_call(room.server.port, "GET", "/voicevox/version", NULL, NULL, &answer);
     assert_int_equal(answer.status, 200);
     assert_string_equal(answer.body, "\"0.21.1\"");
     api_release(&answer);
@@ -212,9 +160,10 @@ static void test_passes_calls_on(void **state)
     char *made = NULL;
     for (int i = 0; i < 4; i++) {
         char all[300];
-        snprintf(all, sizeof all, "%sOrigin: http://127.0.0.1:%d\r\n", headers[i], shared.port);
+        snprintf(all, sizeof all, "%sOrigin: http://127.0.0.1:%d\r\n", headers[i],
+                 room.server.port);
         /* %E3%81%82: あ; + and %2B, & and %26 differ. */
-        sound_read(sound_send(shared.port, "POST",
+        sound_read(sound_send(room.server.port, "POST",
                               "/voicevox/audio_query?speaker=2&text="
                               "%E3%81%82%261%2B1%3D2%3F%23%25%20end&key=secret",
                               all, i == 3 ? "{}" : ""),
@@ -222,8 +171,8 @@ static void test_passes_calls_on(void **state)
         if (got.status != 200)
             fail_msg("%s%s", headers[i], got.all);
         assert_non_null(strstr(got.all, "content-type: application/json\r\n"));
-        assert_string_equal(query(i)->text, "あ&1+1=2?#% end");
-        assert_int_equal(query(i)->speaker, 2);
+        assert_string_equal(voice_room_query(i)->text, "あ&1+1=2?#% end");
+        assert_int_equal(voice_room_query(i)->speaker, 2);
         free(made);
         made = strdup((char *)got.bytes);
         free(got.all);
@@ -231,11 +180,11 @@ static void test_passes_calls_on(void **state)
     char length[100];
     snprintf(length, sizeof length, "Content-Type: application/json\r\nContent-Length: %zu\r\n",
              strlen(made));
-    sound_read(sound_send(shared.port, "POST", "/voicevox/synthesis?speaker=2", length, made),
+    sound_read(sound_send(room.server.port, "POST", "/voicevox/synthesis?speaker=2", length, made),
                &got);
     assert_int_equal(got.status, 200);
     assert_float_equal(got.seconds, VOICEVOX_CHAR * 14, 0.001);
-    assert_string_equal(synthesis(0)->text, "あ&1+1=2?#% end");
+    assert_string_equal(voice_room_synthesis(0)->text, "あ&1+1=2?#% end");
     free(got.all);
     free(made);
 }
@@ -244,42 +193,45 @@ static void test_passes_refusals_on(void **state)
 {
     struct sound got;
     char *answer;
-    sound_read(sound_send(shared.port, "POST", "/voicevox/audio_query?text=a", "", ""), &got);
+    sound_read(sound_send(room.server.port, "POST", "/voicevox/audio_query?text=a", "", ""), &got);
     if (got.status != 422)
         fail_msg("%s", got.all);
     assert_non_null(strstr((char *)got.bytes, "field required"));
     free(got.all);
-    sound_read(sound_send(shared.port, "POST", "/voicevox/audio_query?text=a&speaker=77", "", ""),
-               &got);
+    sound_read(
+        sound_send(room.server.port, "POST", "/voicevox/audio_query?text=a&speaker=77", "", ""),
+        &got);
     assert_int_equal(got.status, 404);
     free(got.all);
     static const char other[] = "Content-Type: application/json\r\nContent-Length: 18\r\n";
-    sound_read(sound_send(shared.port, "POST", "/voicevox/synthesis?speaker=2", other,
+    sound_read(sound_send(room.server.port, "POST", "/voicevox/synthesis?speaker=2", other,
                           "{\"speedScale\":1.5}"),
                &got);
     assert_int_equal(got.status, 422);
     free(got.all);
-    int calls = engine->n_calls;
+    int calls = room.engine->n_calls;
     /* Not passed on at all. */
     static const char bad[] = "Content-Type: application/json\r\nContent-Length: 3\r\n";
-    sound_read(sound_send(shared.port, "POST", "/voicevox/synthesis?speaker=2", bad, "{{{"), &got);
+    sound_read(sound_send(room.server.port, "POST", "/voicevox/synthesis?speaker=2", bad, "{{{"),
+               &got);
     assert_int_equal(got.status, 400);
     free(got.all);
     sound_read(
-        sound_send(shared.port, "POST", "/voicevox/audio_query?text=%ff%fe&speaker=1", "", ""),
+        sound_send(room.server.port, "POST", "/voicevox/audio_query?text=%ff%fe&speaker=1", "", ""),
         &got);
     assert_int_equal(got.status, 400);
     free(got.all);
-    sound_read(sound_send(shared.port, "POST", "/voicevox/audio_query?text=a&speaker=1",
+    sound_read(sound_send(room.server.port, "POST", "/voicevox/audio_query?text=a&speaker=1",
                           "Origin: http://evil.example\r\n", ""),
                &got);
     assert_int_equal(got.status, 403);
     free(got.all);
-    assert_int_equal(http_get(shared.port, "/voicevox/../version", NULL), 404);
-    assert_int_equal(http_get(shared.port, "/voicevox/engine_manifest", NULL), 404);
-    assert_int_equal(http_get(shared.port, "/voicevox/audio_query?text=a&speaker=1", &answer), 405);
+    assert_int_equal(http_get(room.server.port, "/voicevox/../version", NULL), 404);
+    assert_int_equal(http_get(room.server.port, "/voicevox/engine_manifest", NULL), 404);
+    assert_int_equal(http_get(room.server.port, "/voicevox/audio_query?text=a&speaker=1", &answer),
+                     405);
     free(answer);
-    assert_int_equal(engine->n_calls, calls);
+    assert_int_equal(room.engine->n_calls, calls);
 }
 
 /* ---- beside an answer ----------------------------------------------------------------------- */
@@ -292,7 +244,7 @@ struct speaking {
 static void *speak_main(void *arg)
 {
     struct speaking *s = arg;
-    sound_speak(shared.port, s->body, &s->sound);
+    sound_speak(room.server.port, s->body, &s->sound);
     return NULL;
 }
 
@@ -336,7 +288,7 @@ static void test_overlaps_decoding(void **state)
     struct test_server server;
     const char *const options[] = {"-m",     MODEL, "-v", MODEL "/gyaru.safetensors", "-s", "0",
                                    "--temp", "0",   NULL};
-    setenv("VOICEVOX_URL", engine->base, 1);
+    setenv("VOICEVOX_URL", room.engine->base, 1);
     test_server_start(&server, true, options);
     unsetenv("VOICEVOX_URL");
     struct ws_client *ws = ws_connect(server.port, NULL);
@@ -345,13 +297,14 @@ static void test_overlaps_decoding(void **state)
     json_decref(ws_wait(ws, "voice_updated"));
     for (int i = 0; i < 30 && !overlapped; i++) {
         double second, done;
-        voicevox_reset(engine);
+        voicevox_reset(room.engine);
         bool two = speak_an_answer(ws, &second, &done);
-        overlapped = two && synthesis(0)->end < second;
+        overlapped = two && voice_room_synthesis(0)->end < second;
         if (overlapped)
             print_message("the first sentence was synthesised %.0f ms before the second was "
                           "decoded, and %.0f ms before the answer's end\n",
-                          1000 * (second - synthesis(0)->end), 1000 * (done - synthesis(0)->end));
+                          1000 * (second - voice_room_synthesis(0)->end),
+                          1000 * (done - voice_room_synthesis(0)->end));
     }
     assert_true(overlapped);
     ws_disconnect(ws);
@@ -361,7 +314,7 @@ static void test_overlaps_decoding(void **state)
 /* The sentences together are the answer, in order, tokens first. */
 static void test_sentences_of_an_answer(void **state)
 {
-    struct ws_client *ws = ws_connect(shared.port, NULL);
+    struct ws_client *ws = ws_connect(room.server.port, NULL);
     char *shown = calloc(1, 1 << 16), *seen = calloc(1, 1 << 16);
     int n = 0;
     ws_say(ws, "{\"type\":\"voice\",\"on\":true}");
@@ -396,10 +349,10 @@ static void test_sentences_of_an_answer(void **state)
 static void test_stop_while_speaking(void **state)
 {
     struct test_server server;
-    const char *const options[] = {"--voicevox-url", engine->base, "--drain", "1", NULL};
+    const char *const options[] = {"--voicevox-url", room.engine->base, "--drain", "1", NULL};
     struct sound sound;
     test_server_start(&server, true, options);
-    engine->delay_ms = 8000;
+    room.engine->delay_ms = 8000;
     int fd = tcp_connect(server.port, 0);
     char request[300];
     int n = snprintf(request, sizeof request,
@@ -407,7 +360,7 @@ static void test_stop_while_speaking(void **state)
                      "application/json\r\nContent-Length: %zu\r\n\r\n%s",
                      strlen(HELLO), HELLO);
     assert_true(tcp_send(fd, request, (size_t)n));
-    while (!voicevox_count(engine, VOICEVOX_SYNTHESIS))
+    while (!voicevox_count(room.engine, VOICEVOX_SYNTHESIS))
         pause_ms(5);
     double start = clock_seconds();
     kill(server.pid, SIGTERM);
@@ -416,7 +369,7 @@ static void test_stop_while_speaking(void **state)
     sound_read(fd, &sound);
     assert_int_equal(sound.status, 503);
     free(sound.all);
-    assert_true(synthesis(0)->left);
+    assert_true(voice_room_synthesis(0)->left);
 }
 
 static void test_no_voice(void **state)
@@ -433,7 +386,7 @@ static void test_no_voice(void **state)
     test_server_stop(&server);
 
     /* The environment names the engine; the command line goes before it. */
-    setenv("VOICEVOX_URL", engine->base, 1);
+    setenv("VOICEVOX_URL", room.engine->base, 1);
     test_server_start(&server, true, NULL);
     unsetenv("VOICEVOX_URL");
     assert_int_equal(http_get(server.port, "/voicevox/speakers", NULL), 200);
@@ -466,7 +419,7 @@ static void test_bad_addresses(void **state)
 static void test_key(void **state)
 {
     struct test_server server;
-    const char *const options[] = {"--voicevox-url", engine->base, NULL};
+    const char *const options[] = {"--voicevox-url", room.engine->base, NULL};
     setenv("GYARU_API_KEY", "a-key-of-the-test", 1);
     test_server_start(&server, true, options);
     unsetenv("GYARU_API_KEY");
@@ -475,11 +428,11 @@ static void test_key(void **state)
     api_expect(server.port, SOUND_SPEECH, HELLO, 401);
     api_expect(server.port, "/voicevox/audio_query?text=a&speaker=1", "{}", 401);
     api_expect(server.port, "/voicevox/synthesis?speaker=1", "{}", 401);
-    assert_int_equal(engine->n_calls, 0);
+    assert_int_equal(room.engine->n_calls, 0);
     test_server_stop(&server);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, still_healthy)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, voice_room_begin, voice_room_end)
 
 int main(void)
 {
@@ -498,5 +451,5 @@ int main(void)
         TEST(test_bad_addresses),
         TEST(test_key),
     };
-    return cmocka_run_group_tests(tests, start_shared, stop_shared);
+    return cmocka_run_group_tests(tests, voice_room_start, voice_room_stop);
 }

@@ -5,8 +5,7 @@
 #include "base/clock.h"
 #include "support/api_client.h"
 #include "support/sound_client.h"
-#include "support/test_server.h"
-#include "support/voicevox.h"
+#include "support/voice_room.h"
 #include "support/ws_client.h"
 
 #include <setjmp.h>
@@ -24,63 +23,16 @@
 
 #define HELLO "{\"input\":\"こんにちは、元気？\",\"voice\":2}"
 
-static struct test_server shared;
-static struct voicevox_stand_in *engine;
-
-static int start_shared(void **state)
-{
-    engine = voicevox_start(0);
-    const char *const options[] = {"--voicevox-url",
-                                   engine->base,
-                                   "--voice-timeout",
-                                   "2",
-                                   "--max-tokens",
-                                   "1000",
-                                   "--max-body",
-                                   "65536",
-                                   "--drain",
-                                   "2",
-                                   NULL};
-    /* A proxy would be another host. */
-    setenv("http_proxy", "http://127.0.0.1:1", 1);
-    test_server_start(&shared, true, options);
-    unsetenv("http_proxy");
-    return 0;
-}
-
-static int stop_shared(void **state)
-{
-    test_server_stop(&shared);
-    voicevox_stop(engine);
-    return 0;
-}
-
-static int begin(void **state)
-{
-    voicevox_reset(engine);
-    return 0;
-}
-
-static int still_healthy(void **state)
-{
-    return http_get(shared.port, "/health", NULL) == 200 ? 0 : -1;
-}
-
 static void pause_ms(long ms)
 {
     nanosleep(&(struct timespec){ms / 1000, ms % 1000 * 1000000}, NULL);
-}
-
-static const struct voicevox_call *synthesis(int n)
-{
-    return voicevox_nth(engine, VOICEVOX_SYNTHESIS, n);
 }
 
 static long resident_kib(void)
 {
     char path[64], line[256];
     long kib = 0;
-    snprintf(path, sizeof path, "/proc/%d/status", (int)shared.pid);
+    snprintf(path, sizeof path, "/proc/%d/status", (int)room.server.pid);
     FILE *file = fopen(path, "r");
     while (file && fgets(line, sizeof line, file))
         sscanf(line, "VmHWM: %ld", &kib);
@@ -102,20 +54,20 @@ static void test_faults(void **state)
         {VOICEVOX_LONG_SOUND, 502, "too much"}, {VOICEVOX_LONG_QUERY, 502, "too much"},
     };
     struct voicevox_stand_in *other = voicevox_start(0);
-    snprintf(engine->elsewhere, sizeof engine->elsewhere, "%s/speakers", other->base);
-    sound_expect(shared.port, HELLO, 9);
+    snprintf(room.engine->elsewhere, sizeof room.engine->elsewhere, "%s/speakers", other->base);
+    sound_expect(room.server.port, HELLO, 9);
     long before = resident_kib();
     for (size_t i = 0; i < sizeof faults / sizeof faults[0]; i++) {
-        engine->fault = faults[i].fault;
-        sound_expect_error(shared.port, HELLO, faults[i].status, faults[i].says);
+        room.engine->fault = faults[i].fault;
+        sound_expect_error(room.server.port, HELLO, faults[i].status, faults[i].says);
     }
     /* What is too long is not taken in: the limit is 16 MiB, doubled while it grows. */
     assert_true(resident_kib() - before < 80 * 1024);
-    engine->fault = VOICEVOX_NO_SPEAKERS;
-    sound_expect_error(shared.port, "{\"input\":\"こんにちは\",\"voice\":\"ずんだもん\"}", 400,
+    room.engine->fault = VOICEVOX_NO_SPEAKERS;
+    sound_expect_error(room.server.port, "{\"input\":\"こんにちは\",\"voice\":\"ずんだもん\"}", 400,
                        "voice");
-    engine->fault = VOICEVOX_GOOD;
-    sound_expect(shared.port, HELLO, 9);
+    room.engine->fault = VOICEVOX_GOOD;
+    sound_expect(room.server.port, HELLO, 9);
     /* Nobody but the configured engine was asked. */
     assert_int_equal(other->n_calls, 0);
     voicevox_stop(other);
@@ -123,7 +75,7 @@ static void test_faults(void **state)
 
 static void chat(void)
 {
-    struct ws_client *ws = ws_connect(shared.port, NULL);
+    struct ws_client *ws = ws_connect(room.server.port, NULL);
     ws_say(ws, "{\"type\":\"message\",\"content\":\"hello\"}");
     json_decref(ws_wait(ws, "token"));
     ws_say(ws, "{\"type\":\"cancel\"}");
@@ -134,37 +86,37 @@ static void chat(void)
 static void test_absent(void **state)
 {
     struct api_answer answer;
-    voicevox_leave(engine);
+    voicevox_leave(room.engine);
     double start = clock_seconds();
-    sound_expect_error(shared.port, HELLO, 503, "no voice engine at http://127.0.0.1:");
-    api_call(shared.port, "GET", "/voicevox/speakers", NULL, NULL, &answer);
+    sound_expect_error(room.server.port, HELLO, 503, "no voice engine at http://127.0.0.1:");
+    api_call(room.server.port, "GET", "/voicevox/speakers", NULL, NULL, &answer);
     assert_int_equal(answer.status, 503);
     assert_non_null(strstr(answer.head, "retry-after:"));
     api_release(&answer);
     assert_true(clock_seconds() - start < 2);
     chat();
-    voicevox_come_back(engine);
-    sound_expect(shared.port, HELLO, 9);
+    voicevox_come_back(room.engine);
+    sound_expect(room.server.port, HELLO, 9);
 }
 
 /* It takes its time: only who asked waits. */
 static void test_slow(void **state)
 {
-    engine->delay_ms = 1200;
+    room.engine->delay_ms = 1200;
     double start = clock_seconds(), worst = 0;
-    int fd = sound_begin(shared.port, HELLO);
+    int fd = sound_begin(room.server.port, HELLO);
     for (int i = 0; i < 40; i++) {
         double before = clock_seconds();
-        assert_int_equal(http_get(shared.port, "/health", NULL), 200);
+        assert_int_equal(http_get(room.server.port, "/health", NULL), 200);
         if (clock_seconds() - before > worst)
             worst = clock_seconds() - before;
         pause_ms(10);
     }
     chat();
     /* The list of speakers overtakes what is being spoken, even if every voice is busy. */
-    int busy = sound_begin(shared.port, HELLO), waiting = sound_begin(shared.port, HELLO);
+    int busy = sound_begin(room.server.port, HELLO), waiting = sound_begin(room.server.port, HELLO);
     double before = clock_seconds();
-    assert_int_equal(http_get(shared.port, "/voicevox/speakers", NULL), 200);
+    assert_int_equal(http_get(room.server.port, "/voicevox/speakers", NULL), 200);
     assert_true(clock_seconds() - before < 0.5);
     struct sound sound;
     sound_read(fd, &sound);
@@ -175,44 +127,44 @@ static void test_slow(void **state)
     close(waiting);
     print_message("while it spoke, /health took %.1f ms at most\n", 1000 * worst);
     assert_true(worst < 0.1);
-    engine->delay_ms = 10000;
+    room.engine->delay_ms = 10000;
     start = clock_seconds();
-    sound_expect_error(shared.port, HELLO, 504, "no answer in 2 s");
+    sound_expect_error(room.server.port, HELLO, 504, "no answer in 2 s");
     assert_true(clock_seconds() - start < 4);
 }
 
 /* Who hangs up ends the engine's work at once, and what waits behind is taken. */
 static void test_hanging_up(void **state)
 {
-    engine->delay_ms = 1500;
-    int first = sound_begin(shared.port, HELLO), second = sound_begin(shared.port, HELLO),
-        third = sound_begin(shared.port, HELLO);
-    while (voicevox_count(engine, VOICEVOX_SYNTHESIS) < 2)
+    room.engine->delay_ms = 1500;
+    int first = sound_begin(room.server.port, HELLO), second = sound_begin(room.server.port, HELLO),
+        third = sound_begin(room.server.port, HELLO);
+    while (voicevox_count(room.engine, VOICEVOX_SYNTHESIS) < 2)
         pause_ms(5);
     double start = clock_seconds();
     close(first);
     close(second);
     close(third);
-    assert_true(synthesis(0)->left);
-    assert_true(synthesis(1)->left);
+    assert_true(voice_room_synthesis(0)->left);
+    assert_true(voice_room_synthesis(1)->left);
     double left = clock_seconds() - start;
-    engine->delay_ms = 0;
-    sound_expect(shared.port, "{\"input\":\"つぎの人です、はい。\",\"voice\":1}", 10);
+    room.engine->delay_ms = 0;
+    sound_expect(room.server.port, "{\"input\":\"つぎの人です、はい。\",\"voice\":1}", 10);
     double next = clock_seconds() - start;
     print_message("the engine was left after %.0f ms, the next was heard after %.0f ms\n",
                   1000 * left, 1000 * next);
     assert_true(next < 1.0);
     /* The third never began. */
-    assert_int_equal(voicevox_count(engine, VOICEVOX_QUERY), 3);
+    assert_int_equal(voicevox_count(room.engine, VOICEVOX_QUERY), 3);
 }
 
 static void test_queue_is_bounded(void **state)
 {
     enum { MANY = 60 };
     int fds[MANY], spoken = 0, refused = 0;
-    engine->delay_ms = 150;
+    room.engine->delay_ms = 150;
     for (int i = 0; i < MANY; i++)
-        fds[i] = sound_begin(shared.port, HELLO);
+        fds[i] = sound_begin(room.server.port, HELLO);
     for (int i = 0; i < MANY; i++) {
         struct sound sound;
         sound_read(fds[i], &sound);
@@ -225,11 +177,11 @@ static void test_queue_is_bounded(void **state)
     }
     assert_int_equal(spoken + refused, MANY);
     assert_true(spoken >= 32 && refused >= 1);
-    engine->delay_ms = 0;
-    sound_expect(shared.port, HELLO, 9);
+    room.engine->delay_ms = 0;
+    sound_expect(room.server.port, HELLO, 9);
 }
 
-#define TEST(name) cmocka_unit_test_setup_teardown(name, begin, still_healthy)
+#define TEST(name) cmocka_unit_test_setup_teardown(name, voice_room_begin, voice_room_end)
 
 int main(void)
 {
@@ -237,5 +189,5 @@ int main(void)
         TEST(test_faults),     TEST(test_absent),           TEST(test_slow),
         TEST(test_hanging_up), TEST(test_queue_is_bounded),
     };
-    return cmocka_run_group_tests(tests, start_shared, stop_shared);
+    return cmocka_run_group_tests(tests, voice_room_start, voice_room_stop);
 }
