@@ -180,25 +180,6 @@ static void put(const char *path, const char *text)
 }
 
 /* The file as a string (caller frees). */
-static char *read_text(const char *path)
-{
-    size_t len;
-    char *data = (char *)scratch_read(path, &len);
-    char *text = strndup(data, len);
-    free(data);
-    assert_non_null(text);
-    return text;
-}
-
-static bool holds(const char *path, const char *text)
-{
-    size_t len;
-    char *data = (char *)scratch_read(path, &len);
-    bool same = len == strlen(text) && !memcmp(data, text, len);
-    free(data);
-    return same;
-}
-
 static char *change(const char *path, bool *changed)
 {
     struct gyaru_error err;
@@ -225,14 +206,14 @@ static void takes_back_to_the_byte(void **state)
     put(f.file, old_text);
     assert_int_equal(chmod(f.file, 0600), 0);
     char *backup = change(f.file, &changed);
-    assert_true(changed && holds(backup, old_text) && !holds(f.file, old_text));
+    assert_true(changed && scratch_holds(backup, old_text) && !scratch_holds(f.file, old_text));
     assert_int_equal(stat(f.file, &st), 0);
     assert_int_equal(st.st_mode & 0777, 0600);
     free(backup);
     backup = change(f.file, &changed); /* nothing new: no backup, no entry */
     assert_true(!changed && !backup);
     take_back(f.file);
-    assert_true(holds(f.file, old_text));
+    assert_true(scratch_holds(f.file, old_text));
     assert_false(file_exists(f.journal));
     struct gyaru_error err;
     char *what;
@@ -249,14 +230,14 @@ static void takes_back_several_changes(void **state)
     bool changed;
     put(f.file, old_text);
     free(change(f.file, &changed));
-    middle = read_text(f.file);
+    middle = scratch_text(f.file);
     assert_int_equal(config_change(f.file, &third, 1, &backup, &changed, &err), 0);
     assert_non_null(strstr(backup, ".bak-2"));
     free(backup);
     take_back(f.file);
-    assert_true(holds(f.file, middle));
+    assert_true(scratch_holds(f.file, middle));
     take_back(f.file);
-    assert_true(holds(f.file, old_text));
+    assert_true(scratch_holds(f.file, old_text));
     free(middle);
 }
 
@@ -265,8 +246,9 @@ static void a_missing_file_is_made_and_removed(void **state)
     struct folder f = fresh("missing");
     bool changed;
     assert_null(change(f.file, &changed));
-    assert_true(changed &&
-                holds(f.file, "model:\n  path: models/new\n\nsteering:\n  strength: 8.5\n"));
+    assert_true(
+        changed &&
+        scratch_holds(f.file, "model:\n  path: models/new\n\nsteering:\n  strength: 8.5\n"));
     take_back(f.file);
     assert_false(file_exists(f.file));
 }
@@ -282,7 +264,7 @@ static void an_edited_file_is_left_alone(void **state)
     put(f.file, "model:\n  path: mine\n");
     assert_int_equal(config_rollback(f.file, &what, &err), -1);
     check_error(&err, GYARU_FAILED, "edited since", f.backup, NULL);
-    assert_true(holds(f.file, "model:\n  path: mine\n"));
+    assert_true(scratch_holds(f.file, "model:\n  path: mine\n"));
     put(f.file, old_text); /* taken back by hand */
     take_back(f.file);
     assert_false(file_exists(f.journal));
@@ -299,7 +281,7 @@ static void a_changed_backup_is_not_put_back(void **state)
     put(f.backup, "something else\n");
     assert_int_equal(config_rollback(f.file, &what, &err), -1);
     check_error(&err, GYARU_FAILED, f.backup, "not the copy", NULL);
-    assert_false(holds(f.file, "something else\n"));
+    assert_false(scratch_holds(f.file, "something else\n"));
 }
 
 static void links_stay_links(void **state)
@@ -311,9 +293,9 @@ static void links_stay_links(void **state)
     assert_int_equal(symlink("real/c.yaml", f.file), 0);
     free(change(f.file, &changed));
     assert_int_equal(lstat(f.file, &st), 0);
-    assert_true(S_ISLNK(st.st_mode) && !holds(g.file, old_text));
+    assert_true(S_ISLNK(st.st_mode) && !scratch_holds(g.file, old_text));
     take_back(f.file);
-    assert_true(holds(g.file, old_text));
+    assert_true(scratch_holds(g.file, old_text));
 }
 
 /* Changes and takes back for ever. */
@@ -339,7 +321,7 @@ static void kill_9_at_50_moments(void **state)
     int seen_new = 0;
     put(f.file, old_text);
     free(change(f.file, &changed));
-    char *new_text = read_text(f.file);
+    char *new_text = scratch_text(f.file);
     take_back(f.file);
     srand(7);
     for (int i = 0; i < 50; i++) {
@@ -352,12 +334,12 @@ static void kill_9_at_50_moments(void **state)
         int status;
         assert_int_equal(waitpid(pid, &status, 0), pid);
         assert_true(WIFSIGNALED(status)); /* it never failed on its own */
-        bool is_new = holds(f.file, new_text);
+        bool is_new = scratch_holds(f.file, new_text);
         seen_new += is_new;
-        assert_true(is_new || holds(f.file, old_text));
+        assert_true(is_new || scratch_holds(f.file, old_text));
         if (is_new || file_exists(f.journal))
             take_back(f.file);
-        assert_true(holds(f.file, old_text));
+        assert_true(scratch_holds(f.file, old_text));
         assert_false(file_exists(f.journal));
     }
     assert_true(seen_new > 0);

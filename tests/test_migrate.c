@@ -75,25 +75,6 @@ static int make_files(void **state)
 }
 
 /* The file as a string (caller frees). */
-static char *read_text(const char *path)
-{
-    size_t len;
-    char *data = (char *)scratch_read(path, &len);
-    char *text = strndup(data, len);
-    free(data);
-    assert_non_null(text);
-    return text;
-}
-
-static bool holds(const char *path, const char *text)
-{
-    size_t len;
-    char *data = (char *)scratch_read(path, &len);
-    bool same = len == strlen(text) && !memcmp(data, text, len);
-    free(data);
-    return same;
-}
-
 #define RUN(result, ...) program_run(result, NULL, (const char *const[]){__VA_ARGS__, NULL})
 
 #define MIGRATE(result, ...)                                                                       \
@@ -149,7 +130,7 @@ static void refuses_what_cannot_be(void **state)
     RUN(&r, "migrate", "--rollback", "-c", config);
     program_check_error(&r, 1, "no change");
     program_release(&r);
-    assert_true(holds(config, config_text));
+    assert_true(scratch_holds(config, config_text));
 }
 
 static void nothing_but_report_and_vector_without_apply(void **state)
@@ -162,7 +143,7 @@ static void nothing_but_report_and_vector_without_apply(void **state)
     assert_true(json_is_null(json_object_get(json, "applied")));
     json_decref(json);
     program_release(&r);
-    assert_true(holds(config, config_text));
+    assert_true(scratch_holds(config, config_text));
     assert_true(file_exists(vector));
 }
 
@@ -260,14 +241,14 @@ static void applies_and_takes_back(void **state)
     done(&r);
     assert_non_null(strstr(r.out, "- [x] **モデルパスの更新**"));
     program_release(&r);
-    char *text = read_text(config);
+    char *text = scratch_text(config);
     if (strlen(text) != strlen(expected) + 2 || memcmp(text, expected, strlen(expected)))
         fail_msg("%s", text);
     free(text);
     RUN(&r, "migrate", "--rollback", "-c", config);
     done(&r);
     program_release(&r);
-    assert_true(holds(config, config_text));
+    assert_true(scratch_holds(config, config_text));
 }
 
 /* All phases are done: what is interrupted is the change of the config, before, in, or after it. */
@@ -285,20 +266,20 @@ static void kill_9_at_50_moments(void **state)
     done(&r);
     program_release(&r);
     double seconds = clock_seconds() - start;
-    char *new_text = read_text(config);
+    char *new_text = scratch_text(config);
     int changed = 0;
     for (int i = 0; i < 50; i++) {
         char journal[200];
         snprintf(journal, sizeof journal, "%s.changes", config);
-        if (!holds(config, config_text) || file_exists(journal)) {
+        if (!scratch_holds(config, config_text) || file_exists(journal)) {
             RUN(&r, "migrate", "--rollback", "-c", config);
             done(&r);
             program_release(&r);
         }
-        assert_true(holds(config, config_text));
+        assert_true(scratch_holds(config, config_text));
         program_kill_after(arguments, 1.5 * seconds * rand() / RAND_MAX);
-        changed += holds(config, new_text);
-        assert_true(holds(config, config_text) || holds(config, new_text));
+        changed += scratch_holds(config, new_text);
+        assert_true(scratch_holds(config, config_text) || scratch_holds(config, new_text));
     }
     printf("killed after the change: %d of 50\n", changed);
     free(new_text);

@@ -63,6 +63,25 @@ uint8_t *scratch_read(const char *path, size_t *len)
     return data;
 }
 
+char *scratch_text(const char *path)
+{
+    size_t len;
+    char *data = (char *)scratch_read(path, &len);
+    char *text = strndup(data, len);
+    free(data);
+    assert_non_null(text);
+    return text;
+}
+
+bool scratch_holds(const char *path, const char *text)
+{
+    size_t len;
+    char *data = (char *)scratch_read(path, &len);
+    bool same = len == strlen(text) && !memcmp(data, text, len);
+    free(data);
+    return same;
+}
+
 void check_error(const struct gyaru_error *err, enum gyaru_status status, ...)
 {
     va_list parts;

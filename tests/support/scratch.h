@@ -16,6 +16,12 @@ const char *scratch_write(const char *name, const void *data, size_t len);
 /* All bytes of a file (caller frees); fails the test if it cannot be read. */
 uint8_t *scratch_read(const char *path, size_t *len);
 
+/* The file as a text up to its first NUL (caller frees). */
+char *scratch_text(const char *path);
+
+/* Does the file hold exactly this text? */
+bool scratch_holds(const char *path, const char *text);
+
 /* One line with every part in it (NULL ends the parts). */
 void check_error(const struct gyaru_error *err, enum gyaru_status status, ...);
 
