@@ -360,8 +360,11 @@ struct gyaru_event {
     const char *text; /* whole UTF-8 characters that are now certain; valid until next step */
     size_t text_len;  /* may be 0 */
     float cosine;     /* raw meter of the hidden state that produced the token; NaN: no meter */
-    float gauge;      /* calibrated, injected part removed, unclamped; NaN if unknown */
-    float strength;   /* of the gauge's vector, as read for this token */
+    /* Calibrated: what the text alone does at the vector's lowest layer, 0 like plain texts, 1 like
+     * those in the style, whatever the strength. Unclamped, and noisy: means over tokens count. NaN
+     * if unknown: resid_pre, no class means in the file, or another vector acts further down. */
+    float gauge;
+    float strength;                           /* of the gauge's vector, as read for this token */
     size_t n_prompt, n_prompt_done, n_cached; /* prefill progress, positions */
     enum gyaru_finish finish;                 /* not RUNNING: this was the session's last event */
 };
@@ -528,14 +531,15 @@ struct gyaru_eval {
     const int32_t *ids;
     size_t n;
     const float *strengths; /* [GYARU_MAX_VECTORS] or NULL */
-    int gauge;              /* vector index for `cosine`, -1: none */
+    int gauge;              /* vector index for `cosine` and `calibrated`, -1: none */
     /* Results; each may be NULL to leave it out. */
-    int32_t *argmax; /* [n] */
-    double *nll;     /* [n-1] of ids[i+1] given ids[..i], nats */
-    float *cosine;   /* [n] raw meter */
-    float *logits;   /* [n, vocab] */
-    float *hidden;   /* [layers+1, hidden] of the last position: 0 = embedding output, l+1 =
-                        output of block l, edits at that output included */
+    int32_t *argmax;   /* [n] */
+    double *nll;       /* [n-1] of ids[i+1] given ids[..i], nats */
+    float *cosine;     /* [n] raw meter */
+    float *calibrated; /* [n] gauge, as in an event */
+    float *logits;     /* [n, vocab] */
+    float *hidden;     /* [layers+1, hidden] of the last position: 0 = embedding output, l+1 =
+                          output of block l, edits at that output included */
 };
 
 int gyaru_model_eval(struct gyaru_model *model, struct gyaru_eval *eval, struct gyaru_error *err);

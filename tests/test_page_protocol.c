@@ -95,7 +95,14 @@ static void test_meter_has_three_ranges(void **state)
         page_check(&page, script);
     }
     page_check(&page, "$('meter').role === 'meter' && $('meter-number').textContent === '0.50'");
-    page_check(&page, "$('calibrated-number').textContent === '75%'");
+    /* The gauge is the mean over the tokens: -0.18, 0.4485, 0.45, 0.75, 0.7515. */
+    page_check(&page, "$('calibrated-number').textContent === '44%'");
+    page_check(&page, "$('calibrated').dataset.beyond === ''");
+    /* Past the end the bar stops, the number goes on. */
+    page_run(&page, "for (let i = 0; i < 16; i++) fake.token('あ', 0.9, 12)");
+    page_check(&page, "$('calibrated-number').textContent === '135%'");
+    page_check(&page, "$('calibrated').dataset.beyond === 'over'"
+                      " && $('calibrated').style.getPropertyValue('--part') === '1.000'");
     page_check(&page, "$('layer').textContent === '第8層'");
     /* Red pulses, but not for those who asked for less motion. */
     page_check(&page, "document.querySelector('.dial-value').getAnimations().length > 0");

@@ -11,7 +11,6 @@
 
 #include "base/json.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -30,19 +29,24 @@ static const struct option_spec eval_specs[] = {
 
 static void print_result(const struct gyaru_eval *e)
 {
-    json_t *argmax = json_array(), *nll = json_array(), *cosine = json_array();
+    json_t *argmax = json_array(), *nll = json_array(), *cosine = json_array(),
+           *calibrated = json_array();
     for (size_t i = 0; i < e->n; i++) {
         json_array_append_new(argmax, json_integer(e->argmax[i]));
         if (i + 1 < e->n)
             json_array_append_new(nll, json_real(e->nll[i]));
-        if (e->cosine)
-            json_array_append_new(cosine, isfinite(e->cosine[i]) ? json_real((double)e->cosine[i])
-                                                                 : json_null());
+        if (!e->cosine)
+            continue;
+        json_array_append_new(cosine, json_finite((double)e->cosine[i]));
+        json_array_append_new(calibrated, json_finite((double)e->calibrated[i]));
     }
     json_t *root = json_pack("{s:o, s:o}", "argmax", argmax, "nll", nll);
-    if (e->cosine)
+    if (e->cosine) {
         json_object_set(root, "cosine", cosine);
+        json_object_set(root, "calibrated", calibrated);
+    }
     json_decref(cosine);
+    json_decref(calibrated);
     json_dumpf(root, stdout, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
     putchar('\n');
     json_decref(root);
@@ -67,8 +71,10 @@ static int evaluate(const struct eval_options *options, const struct loaded_mode
     e->gauge = loaded->vector;
     e->argmax = allocate(e->n, sizeof *e->argmax, &failed);
     e->nll = allocate(e->n, sizeof *e->nll, &failed);
-    if (loaded->vector >= 0)
+    if (loaded->vector >= 0) {
         e->cosine = allocate(e->n, sizeof *e->cosine, &failed);
+        e->calibrated = allocate(e->n, sizeof *e->calibrated, &failed);
+    }
     if (options->dump) {
         e->logits = allocate(e->n * (size_t)info->vocab_size, sizeof *e->logits, &failed);
         e->hidden = allocate(((size_t)info->n_layers + 1) * (size_t)info->hidden_size,
@@ -110,6 +116,7 @@ static int eval(const struct eval_options *options, struct common_options *commo
     free(e.argmax);
     free(e.nll);
     free(e.cosine);
+    free(e.calibrated);
     free(e.logits);
     free(e.hidden);
     return rc;
@@ -128,7 +135,7 @@ static int main_eval(int argc, char **argv)
     const struct option_help help = {
         "eval", "--ids 1,2,3 [options]",
         "Pushes the ids through the model and prints argmax and nll (nats) per position, and the\n"
-        "raw meter (cosine) when a vector is given.",
+        "raw meter (cosine) and the gauge (calibrated) when a vector is given.",
         groups};
     interrupt_catch();
     enum option_result parsed = options_parse(&help, &argc, argv, &err);

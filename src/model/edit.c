@@ -4,9 +4,16 @@
  * Attached vectors are known by their contents, and added in the order of that: the same mix gives
  * the same sums and finds the same cached positions whatever was attached in between.
  *
- * The gauge is the projection of the hidden state on the meter's direction with the injected part
- * removed: to first order that part is the sum of everything added up to the meter's layer, whose
- * projection per unit of strength is computed once, when vectors are attached.
+ * The meter is the cosine between the hidden state and a direction, at a layer of the user's
+ * choice. What was injected on the way is in it, and cannot be taken out again: layers answer to
+ * it.
+ *
+ * The gauge is read at the output of the lowest layer that has a direction. What comes from below
+ * has seen no steering, at any position, so that the hidden state there is what the text alone
+ * makes of it plus exactly what this layer's edits add; without that part it does not depend on the
+ * strength. It is put on the scale of the vector's class means: 0 plain texts, 1 texts in the
+ * style. There is no gauge where this does not hold: for directions added at a layer's input, whose
+ * own layer works on them, and while another vector acts on lower layers.
  */
 #include "model/model.h"
 
@@ -19,8 +26,8 @@ void model_edit_release(struct model_edit *edit, int n_layers)
     for (int l = 0; edit->directions && l < n_layers; l++)
         free(edit->directions[l]);
     free(edit->directions);
-    free(edit->gauge);
-    *edit = (struct model_edit){.gauge_layer = -1};
+    free(edit->meter);
+    *edit = (struct model_edit){.meter_layer = -1, .gauge_layer = -1};
 }
 
 static float dot(const float *a, const float *b, size_t n)
@@ -75,39 +82,44 @@ static void recompute_order(struct gyaru_model *m)
     m->n_attached = n;
 }
 
-/* What is added at the input or the output of a layer up to the gauge's is in what the meter reads.
- */
+/* The gauge of `a` at strength 1 of `b`: what b adds at a's layer is known, what it adds below is
+ * not, because layers in between have worked on it. */
+static float injected(const struct gyaru_model *m, const struct attached *a,
+                      const struct attached *b)
+{
+    int at = a->edit.gauge_layer;
+    if (!a->used || !b->used || at < 0)
+        return 0;
+    for (int l = 0; l <= at; l++)
+        if (b->edit.directions[l] && (l < at || b->edit.at_input))
+            return NAN;
+    if (!b->edit.directions[at])
+        return 0;
+    return dot(a->edit.directions[at], b->edit.directions[at], (size_t)m->shape.hidden);
+}
+
 static void recompute_injected(struct gyaru_model *m)
 {
-    for (int g = 0; g < GYARU_MAX_VECTORS; g++) {
-        struct attached *a = &m->attached[g];
-        for (int e = 0; e < GYARU_MAX_VECTORS; e++) {
-            const struct attached *b = &m->attached[e];
-            double sum = 0;
-            if (a->used && a->edit.gauge && b->used)
-                for (int l = 0; l <= a->edit.gauge_layer; l++)
-                    if (b->edit.directions[l])
-                        sum += (double)dot(a->edit.gauge, b->edit.directions[l],
-                                           (size_t)m->shape.hidden);
-            a->injected[e] = (float)sum;
-        }
-    }
+    for (int g = 0; g < GYARU_MAX_VECTORS; g++)
+        for (int e = 0; e < GYARU_MAX_VECTORS; e++)
+            m->attached[g].injected[e] = injected(m, &m->attached[g], &m->attached[e]);
 }
 
 static int upload(struct gyaru_model *m, struct attached *a, struct gyaru_error *err)
 {
     size_t hidden = (size_t)m->shape.hidden;
     a->device = calloc((size_t)m->shape.n_layers, sizeof *a->device);
-    a->meter = calloc((size_t)m->shape.max_rows, sizeof *a->meter);
-    if (!a->device || !a->meter)
-        return error_memory(err, (size_t)m->shape.max_rows * sizeof *a->meter, "a vector");
+    a->metered = calloc((size_t)m->shape.max_rows, sizeof *a->metered);
+    a->gauged = calloc((size_t)m->shape.max_rows, sizeof *a->gauged);
+    if (!a->device || !a->metered || !a->gauged)
+        return error_memory(err, (size_t)m->shape.max_rows * sizeof *a->metered, "a vector");
     for (int l = 0; l < m->shape.n_layers; l++)
         if (a->edit.directions[l] &&
             m->backend->vector_new(m->device, a->edit.directions[l], hidden, &a->device[l], err))
             return -1;
-    if (!a->edit.gauge)
+    if (!a->edit.meter)
         return 0;
-    return m->backend->vector_new(m->device, a->edit.gauge, hidden, &a->gauge, err);
+    return m->backend->vector_new(m->device, a->edit.meter, hidden, &a->meter, err);
 }
 
 int model_attach_edit(struct gyaru_model *m, struct model_edit *edit, int *index,
@@ -123,10 +135,10 @@ int model_attach_edit(struct gyaru_model *m, struct model_edit *edit, int *index
     }
     struct attached *a = &m->attached[free_index];
     *a = (struct attached){.used = true, .edit = *edit};
-    *edit = (struct model_edit){.gauge_layer = -1};
+    *edit = (struct model_edit){.meter_layer = -1, .gauge_layer = -1};
     a->id = edit_id(&a->edit, &m->shape);
-    if (a->edit.gauge)
-        a->edit.gauge_norm = sqrtf(dot(a->edit.gauge, a->edit.gauge, (size_t)m->shape.hidden));
+    if (a->edit.meter)
+        a->edit.meter_norm = sqrtf(dot(a->edit.meter, a->edit.meter, (size_t)m->shape.hidden));
     if (upload(m, a, err)) {
         gyaru_model_detach(m, free_index);
         return -1;
@@ -145,10 +157,11 @@ void gyaru_model_detach(struct gyaru_model *m, int index)
     for (int l = 0; a->device && l < m->shape.n_layers; l++)
         if (a->device[l])
             m->backend->vector_free(a->device[l]);
-    if (a->gauge)
-        m->backend->vector_free(a->gauge);
+    if (a->meter)
+        m->backend->vector_free(a->meter);
     free(a->device);
-    free(a->meter);
+    free(a->metered);
+    free(a->gauged);
     model_edit_release(&a->edit, m->shape.n_layers);
     *a = (struct attached){0};
     recompute_order(m);
@@ -159,20 +172,23 @@ int gyaru_model_gauge_layer(const struct gyaru_model *m, int index)
 {
     if (index < 0 || index >= GYARU_MAX_VECTORS || !m->attached[index].used)
         return -1;
-    return m->attached[index].edit.gauge_layer;
+    return m->attached[index].edit.meter_layer;
 }
 
 void model_read_meter(const struct gyaru_model *m, int index, int row, float *cosine, float *gauge)
 {
-    const struct attached *a = &m->attached[index];
     *cosine = *gauge = NAN;
-    if (!a->used || !a->gauge)
+    if (index < 0 || !m->attached[index].used || !m->attached[index].meter)
         return;
-    float projection = a->meter[row][0], length = sqrtf(a->meter[row][1]);
-    *cosine = length > 0 ? projection / (length * a->edit.gauge_norm) : 0;
-    float own = projection;
+    const struct attached *a = &m->attached[index];
+    float projection = a->metered[row][0], length = sqrtf(a->metered[row][1]);
+    *cosine = length > 0 ? projection / (length * a->edit.meter_norm) : 0;
+    if (a->edit.gauge_layer < 0)
+        return;
+    float own = a->gauged[row][0];
     for (int e = 0; e < GYARU_MAX_VECTORS; e++)
-        own -= m->rows[row].strength[e] * a->injected[e];
+        if (m->rows[row].strength[e] != 0)
+            own -= m->rows[row].strength[e] * a->injected[e];
     *gauge = (own - a->edit.m_minus) / (a->edit.m_plus - a->edit.m_minus);
 }
 

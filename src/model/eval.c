@@ -48,9 +48,12 @@ static void take_row(const struct gyaru_model *m, struct gyaru_eval *e, size_t p
         e->nll[pos] = nll_of(logits, vocab, e->ids[pos + 1]);
     if (e->logits)
         memcpy(e->logits + pos * (size_t)vocab, logits, (size_t)vocab * sizeof *logits);
-    float unused;
+    float cosine, gauge;
+    model_read_meter(m, e->gauge, row, &cosine, &gauge);
     if (e->cosine)
-        model_read_meter(m, e->gauge, row, &e->cosine[pos], &unused);
+        e->cosine[pos] = cosine;
+    if (e->calibrated)
+        e->calibrated[pos] = gauge;
 }
 
 /* Rows [first, first+n) of the text in slot `slot`. */

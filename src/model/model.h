@@ -21,14 +21,16 @@ struct model_layer {
     struct backend_matrix *down;      /* [hidden, intermediate] */
 };
 
-/* Directions added to the residual stream, and the meter that goes with them. */
+/* Directions added to the residual stream, and the two readings that go with them: the meter, and
+ * the gauge, see edit.c. */
 struct model_edit {
     bool at_input;         /* added at the input of its layers (resid_pre), else at the output */
     float **directions;    /* [n_layers], each [hidden] or NULL; owned */
-    int gauge_layer;       /* meter at this layer's output; -1: none */
-    float *gauge;          /* [hidden] direction of the meter as stored; owned, NULL if none */
-    float gauge_norm;      /* its length */
-    float m_plus, m_minus; /* class means of gauge . h; NaN if unknown */
+    int meter_layer;       /* meter at this layer's output; -1: none */
+    float *meter;          /* [hidden] its direction as stored; owned, NULL if none */
+    float meter_norm;      /* its length */
+    int gauge_layer;       /* the lowest with a direction; -1: no gauge */
+    float m_plus, m_minus; /* class means of that direction . h there */
 };
 
 /* Where a forward pass leaves what it read. Host memory; each may be NULL. */
@@ -42,9 +44,10 @@ struct attached {
     uint64_t id; /* of its contents */
     struct model_edit edit;
     struct backend_vector **device; /* [n_layers], NULL where there is no direction; owned */
-    struct backend_vector *gauge;   /* NULL if none */
-    float (*meter)[2];              /* [chunk] h . gauge and h . h of the rows of a step; owned */
-    /* gauge . (sum of what vector e adds up to the gauge layer) at strength 1 */
+    struct backend_vector *meter;   /* NULL if none */
+    float (*metered)[2];            /* [chunk] h . meter and h . h of the rows of a step; owned */
+    float (*gauged)[2];             /* [chunk] the same at the gauge's layer; owned */
+    /* What vector e adds to the gauge's reading at strength 1; NaN: more than can be told. */
     float injected[GYARU_MAX_VECTORS];
 };
 

@@ -20,8 +20,10 @@ static void meter(struct gyaru_model *m, int layer)
 {
     for (int i = 0; i < m->n_attached; i++) {
         const struct attached *a = &m->attached[m->order[i]];
-        if (a->gauge && a->edit.gauge_layer == layer)
-            m->backend->meter(m->stage, a->gauge, a->meter[0]);
+        if (a->meter && a->edit.meter_layer == layer)
+            m->backend->meter(m->stage, a->meter, a->metered[0]);
+        if (a->edit.gauge_layer == layer)
+            m->backend->meter(m->stage, a->device[layer], a->gauged[0]);
     }
 }
 

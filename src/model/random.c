@@ -242,10 +242,10 @@ int gyaru_model_attach_random(struct gyaru_model *m, int *index, struct gyaru_er
 {
     size_t hidden = (size_t)m->shape.hidden, n_layers = (size_t)m->shape.n_layers;
     struct model_edit edit = {
-        .gauge_layer = m->info.visualise_layer, .m_plus = NAN, .m_minus = NAN};
+        .meter_layer = m->info.visualise_layer, .gauge_layer = m->info.layer_first, .m_plus = 1};
     edit.directions = calloc(n_layers, sizeof *edit.directions);
-    edit.gauge = malloc(hidden * sizeof *edit.gauge);
-    bool failed = !edit.directions || !edit.gauge;
+    edit.meter = malloc(hidden * sizeof *edit.meter);
+    bool failed = !edit.directions || !edit.meter;
     for (int l = m->info.layer_first; !failed && l <= m->info.layer_last; l++) {
         float *direction = edit.directions[l] = malloc(hidden * sizeof *direction);
         failed = !direction;
@@ -257,8 +257,7 @@ int gyaru_model_attach_random(struct gyaru_model *m, int *index, struct gyaru_er
         return error_memory(err, n_layers * hidden * sizeof(float), "a random vector");
     }
     for (size_t i = 0; i < hidden; i++)
-        edit.gauge[i] = 1;
-    edit.gauge_norm = sqrtf((float)hidden);
+        edit.meter[i] = 1;
     return model_attach_edit(m, &edit, index, err);
 }
 

@@ -134,19 +134,31 @@ static float *copy_floats(const float *values, size_t n)
     return copy;
 }
 
+/* The gauge needs the class means of the lowest layer that is used, and no steering below it. */
+static void add_gauge(const struct gyaru_vector *v, const struct gyaru_attach_options *o,
+                      struct model_edit *edit)
+{
+    const struct vector_layer *lowest = v->layers; /* ascending; one is in the range */
+    while (!in_range(o, lowest->layer))
+        lowest++;
+    if (v->hook == HOOK_RESID_PRE || !lowest->has_meter)
+        return;
+    edit->gauge_layer = lowest->layer;
+    edit->m_plus = lowest->meter.m_plus;
+    edit->m_minus = lowest->meter.m_minus;
+}
+
 static int make_edit(const struct gyaru_model *m, const struct gyaru_vector *v,
-                     const struct gyaru_attach_options *o, int gauge_layer, struct model_edit *out,
+                     const struct gyaru_attach_options *o, int meter_layer, struct model_edit *out,
                      struct gyaru_error *err)
 {
     size_t hidden = (size_t)m->config.hidden;
-    const struct vector_meter *meter = vector_meter(v, gauge_layer);
-    struct model_edit edit = {.at_input = v->hook == HOOK_RESID_PRE,
-                              .gauge_layer = gauge_layer,
-                              .m_plus = meter ? meter->m_plus : NAN,
-                              .m_minus = meter ? meter->m_minus : NAN};
+    struct model_edit edit = {
+        .at_input = v->hook == HOOK_RESID_PRE, .meter_layer = meter_layer, .gauge_layer = -1};
     bool failed = false;
+    add_gauge(v, o, &edit);
     edit.directions = calloc((size_t)m->config.n_layers, sizeof *edit.directions);
-    edit.gauge = copy_floats(vector_direction(v, gauge_layer), hidden);
+    edit.meter = copy_floats(vector_direction(v, meter_layer), hidden);
     for (int i = 0; edit.directions && i < v->info.n_directions; i++) {
         int layer = v->layers[i].layer;
         if (!in_range(o, layer))
@@ -154,7 +166,7 @@ static int make_edit(const struct gyaru_model *m, const struct gyaru_vector *v,
         edit.directions[layer] = copy_floats(v->layers[i].direction, hidden);
         failed = failed || !edit.directions[layer];
     }
-    if (failed || !edit.directions || !edit.gauge) {
+    if (failed || !edit.directions || !edit.meter) {
         model_edit_release(&edit, m->config.n_layers);
         return error_memory(err, hidden * sizeof(float), "a vector");
     }

@@ -99,14 +99,16 @@ const handlers = {
     {
         if (staleEnds || !Number.isFinite(message.value))
             return;
-        meter.set(message.value, message.calibrated);
         if (Number.isInteger(message.layer))
             meter.setLayer(message.layer);
-        if (!answer)
+        if (!answer) {
+            meter.set(message.value, message.calibrated);
             return;
+        }
         answer.gauge(message.value, message.calibrated,
                      Number.isFinite(message.strength) ? message.strength : strength.value,
                      message.tokens_per_second);
+        meter.set(message.value, answer.series.calibrated.at(-1));
         chart.changed();
         patience();
         showStats();

@@ -2,7 +2,7 @@
  * chart.js - meter and strength over the tokens of one answer, on a canvas.
  *
  * Left scale: raw cosine, the line coloured by its range. Right scale: strength, a stepped line. A
- * thin line is the calibrated meter, 0 to 1 over the whole height.
+ * thin line is the calibrated gauge, 0 to 1 over the whole height.
  * Series is the data (pushed per token); the chart draws whichever series it was given, once per
  * animation frame at most.
  */
@@ -12,12 +12,14 @@ import {onLanguage, t} from './strings.js';
 
 const FEWEST_SLOTS = 48; /* tokens that the empty chart has room for */
 const RIBBON_LENGTH = 40;
+const GAUGE_TOKENS = 16; /* the gauge of one token says little, their mean much */
 
 export class Series {
     constructor()
     {
         this.meter = [];
-        this.calibrated = [];
+        this.gauge = []; /* as it comes */
+        this.calibrated = []; /* what is shown: the mean over the newest */
         this.strength = [];
     }
 
@@ -29,13 +31,14 @@ export class Series {
     push(meter, calibrated, strength)
     {
         this.meter.push(meter);
-        this.calibrated.push(calibrated);
+        this.gauge.push(calibrated);
+        this.calibrated.push(mean(this.gauge.slice(-GAUGE_TOKENS).filter(Number.isFinite)));
         this.strength.push(strength);
     }
 
     get mean()
     {
-        return this.meter.reduce((sum, value) => sum + value, 0) / this.length;
+        return mean(this.meter);
     }
 
     /* At most RIBBON_LENGTH means of neighbours, two digits: small enough to be stored. */
@@ -45,9 +48,15 @@ export class Series {
         return Array.from({length: n}, (_, i) => {
             const from = Math.floor(i * this.length / n);
             const part = this.meter.slice(from, Math.floor((i + 1) * this.length / n));
-            return Number((part.reduce((sum, value) => sum + value, 0) / part.length).toFixed(2));
+            return Number(mean(part).toFixed(2));
         });
     }
+}
+
+/* NaN of nothing */
+function mean(values)
+{
+    return values.reduce((sum, value) => sum + value, 0) / values.length;
 }
 
 export class Chart {

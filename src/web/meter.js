@@ -1,5 +1,5 @@
 /*
- * meter.js - the dial: raw cosine with its three ranges, and the calibrated value beneath.
+ * meter.js - the dial: raw cosine with its three ranges, and the calibrated gauge beneath.
  */
 import {formatCosine, GYARU_FROM, moodOf, OVER_FROM, shownPart} from './mood.js';
 import {onLanguage, t} from './strings.js';
@@ -29,7 +29,8 @@ export class Meter {
         this.redraw();
     }
 
-    /* cosine: raw, -1..1, NaN for none; calibrated: unclamped, NaN or undefined if unknown. */
+    /* cosine: raw, -1..1, NaN for none; calibrated: NaN or undefined if unknown. The number is as it
+     * is; the bar ends at 0 and 1, and shows that it went on. */
     set(cosine, calibrated)
     {
         this.value = cosine;
@@ -40,7 +41,8 @@ export class Meter {
             return;
         const shown = Math.min(Math.max(calibrated, 0), 1);
         this.calibrated.style.setProperty('--part', shown.toFixed(3));
-        this.calibratedNumber.textContent = `${Math.round(100 * shown)}%`;
+        this.calibrated.dataset.beyond = calibrated > 1 ? 'over' : calibrated < 0 ? 'under' : '';
+        this.calibratedNumber.textContent = `${Math.round(100 * calibrated) + 0}%`;
     }
 
     redraw()

@@ -53,8 +53,9 @@ const tables = {
         meter: 'ギャルメーター',
         moods: { none: '待機中', calm: 'ふつう', gyaru: 'ギャル', over: 'オーバードーズ' },
         layer: (n) => `第${n}層`,
-        calibrated: '補正値',
-        calibratedHint: '加えた分を引いたメーター',
+        calibrated: '文の口調',
+        calibratedHint: '書かれた文だけを見た口調です。0% はふつうの文、100% はギャルの文の平均。'
+            + '強さを足した分は入りません（直近16トークンの平均）。',
 
         chart: 'この返事の流れ',
         keyMeter: 'メーター',
@@ -131,8 +132,9 @@ const tables = {
         meter: 'Gyaru meter',
         moods: { none: 'Waiting', calm: 'Normal', gyaru: 'Gyaru', over: 'Overdose' },
         layer: (n) => `Layer ${n}`,
-        calibrated: 'Calibrated',
-        calibratedHint: 'The meter without what was injected',
+        calibrated: 'Wording',
+        calibratedHint: 'How the text itself reads: 0% like plain texts, 100% like texts in the '
+            + 'style. What the strength adds is not in it (mean over 16 tokens).',
 
         chart: 'This answer',
         keyMeter: 'Meter',
