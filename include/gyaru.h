@@ -43,7 +43,9 @@ enum gyaru_status {
 
 struct gyaru_error {
     enum gyaru_status status;
-    char text[500]; /* one line: what, where, what to do */
+    char text[500];     /* one line: what, where, what to do */
+    const char *reason; /* stable name for those who say it in other words, "": it has none;
+                           constant */
 };
 
 /* Called now and then by long work; total 0 while unknown. Return non-zero to stop the work. */

@@ -4,6 +4,7 @@
  */
 #include "base/error.h"
 #include "base/file.h"
+#include "base/reason.h"
 #include "support/scratch.h"
 
 #include <errno.h>
@@ -55,6 +56,35 @@ static void long_errors_are_cut_into_utf8(void **state)
         assert_non_null(json);
         json_decref(json);
     }
+}
+
+/* The page has words for every reason: its table names them all. */
+static void reasons_have_japanese_words(void **state)
+{
+    char *table = scratch_text("src/web/refusals.js"), entry[64];
+    assert_string_equal(reason_name(REASON_NONE), "");
+    for (int r = 1; r < REASON_COUNT; r++) {
+        snprintf(entry, sizeof entry, " %s: '", reason_name((enum reason)r));
+        if (!strstr(table, entry))
+            fail_msg("src/web/refusals.js has no text for %s", reason_name((enum reason)r));
+        for (int other = 1; other < r; other++)
+            assert_string_not_equal(reason_name((enum reason)r), reason_name((enum reason)other));
+    }
+    free(table);
+}
+
+static void reasons_travel_with_errors(void **state)
+{
+    struct gyaru_error err;
+    assert_int_equal(error_reason(&err, GYARU_USAGE, REASON_LAYERS, "layers: %d", 7), -1);
+    assert_string_equal(err.text, "layers: 7");
+    assert_int_equal(err.status, GYARU_USAGE);
+    error_prefix(&err, "steering");
+    assert_string_equal(err.reason, "layers_invalid");
+    error_set(&err, GYARU_USAGE, "another");
+    assert_string_equal(err.reason, "");
+    error_memory(&err, 5, "it");
+    assert_string_equal(err.reason, "no_memory");
 }
 
 static void prefixes_keep_the_status(void **state)
@@ -130,6 +160,8 @@ int main(void)
         cmocka_unit_test(errors_are_one_line_of_utf8),
         cmocka_unit_test(long_errors_are_cut_into_utf8),
         cmocka_unit_test(prefixes_keep_the_status),
+        cmocka_unit_test(reasons_have_japanese_words),
+        cmocka_unit_test(reasons_travel_with_errors),
         cmocka_unit_test(writers_replace_or_leave),
         cmocka_unit_test(impossible_writes_are_named),
     };

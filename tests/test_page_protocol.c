@@ -287,6 +287,24 @@ static void test_errors_are_shown(void **state)
     page_check(&page, "document.querySelector('.running') === null");
 }
 
+/* In Japanese by its name, where the page has words for it; in English as the server says it. */
+static void test_refusals_are_translated(void **state)
+{
+    static const char said[] = "fake.say({type: 'error', code: 'busy', reason: 'queue_full',"
+                               " message: 'too many requests'})";
+    visit("{}");
+    page_run(&page, said);
+    page_check(&page, "$('notice-text').textContent"
+                      " === 'エラー: 混み合っています。少し待ってから送ってください。'");
+    page_run(&page,
+             "fake.say({type: 'error', code: 'busy', reason: 'of_tomorrow', message: 'new'})");
+    page_check(&page, "$('notice-text').textContent === 'エラー: new'");
+    page_run(&page, "$('language').click()");
+    page_run(&page, said);
+    page_check(&page, "$('notice-text').textContent === 'Error: too many requests'");
+    page_run(&page, "$('language').click()");
+}
+
 static void test_sentences_are_spoken_whole(void **state)
 {
     visit("{}");
@@ -391,6 +409,7 @@ int main(void)
         cmocka_unit_test(test_loading_server),
         cmocka_unit_test(test_lost_server_is_retried),
         cmocka_unit_test(test_errors_are_shown),
+        cmocka_unit_test(test_refusals_are_translated),
         cmocka_unit_test(test_sentences_are_spoken_whole),
         cmocka_unit_test(test_reset_asks_first),
         cmocka_unit_test(test_speaks_the_browsers_language),

@@ -367,7 +367,13 @@ static void test_a_fifth_is_refused_in_words(void **state)
     /* What the server refuses is told in the sheet as well. */
     page_run(&page, "const field = card('soft').querySelector('[data-act=layers]');"
                     "field.value = '50'; field.dispatchEvent(new Event('change'))");
-    page_wait(&page, "/layers/.test($('studio-notice').textContent)");
+    page_wait(&page, "$('studio-notice').textContent"
+                     " === 'エラー: そのベクトルには、その層の方向がありません。'");
+    /* So is why a vector cannot be used; the server's own words are a tip. */
+    page_check(&page,
+               "card('other').querySelector('.vector-reason').textContent"
+               " === '同じ大きさの別のモデルで作られています。このモデルで作り直してください。'");
+    page_check(&page, "/fingerprint/.test(card('other').querySelector('.vector-reason').title)");
 }
 
 static void test_too_strong_is_said(void **state)

@@ -211,6 +211,7 @@ static void old_turns_make_room(void **state)
     ws_frame(ws, 0x81, text, strlen(text), true);
     json_t *error = ws_wait(ws, "error");
     assert_string_equal(ws_text(error, "code"), "failed");
+    assert_string_equal(ws_text(error, "reason"), "context_full");
     assert_non_null(strstr(ws_text(error, "message"), "512"));
     json_decref(error);
     ask(ws, "{\"type\":\"message\",\"content\":\"a\"}", NULL);

@@ -167,14 +167,18 @@ static void assert_says_the_same(const char *a, const char *b, bool same)
 static void all_are_listed_with_what_they_are(void **state)
 {
     static const struct {
-        const char *name, *fingerprint;
+        const char *name, *fingerprint, *reason;
         bool usable, main;
     } expected[] = {
-        {"vector", "unverified", true, true}, {"broken", "unreadable", false, false},
-        {"calm", "match", true, false},       {"keen", "match", true, false},
-        {"loud", "match", true, false},       {"other", "mismatch", false, false},
-        {"soft", "match", true, false},       {"wide", "mismatch", false, false},
-        {SAKURA, "unverified", true, false},
+        {"vector", "unverified", "vector_unverified", true, true},
+        {"broken", "unreadable", "vector_unreadable", false, false},
+        {"calm", "match", "", true, false},
+        {"keen", "match", "", true, false},
+        {"loud", "match", "", true, false},
+        {"other", "mismatch", "vector_fingerprint", false, false},
+        {"soft", "match", "", true, false},
+        {"wide", "mismatch", "vector_hidden_size", false, false},
+        {SAKURA, "unverified", "vector_unverified", true, false},
     };
     const size_t n = sizeof expected / sizeof expected[0];
     json_t *list = list_vectors();
@@ -187,6 +191,7 @@ static void all_are_listed_with_what_they_are(void **state)
         assert_true(json_is_true(json_object_get(vector, "main")) == expected[i].main);
         bool told = json_is_string(json_object_get(vector, "reason"));
         assert_true(told == (strcmp(expected[i].fingerprint, "match") != 0));
+        assert_string_equal(ws_text(vector, "reason_code"), expected[i].reason);
     }
     const json_t *soft = entry(list, "soft");
     assert_true(ws_number(soft, "layer") == 2 && ws_number(soft, "layer_min") == 1);
@@ -446,6 +451,7 @@ static void pages_hear_of_the_mix(void **state)
     ws_say(a, "{\"type\":\"update_steering\",\"vector\":\"nobody\",\"strength\":1}");
     json_t *error = ws_wait(a, "error");
     assert_string_equal(ws_text(error, "code"), "invalid");
+    assert_string_equal(ws_text(error, "reason"), "vector_unknown");
     json_decref(error);
     ws_disconnect(a);
     ws_disconnect(b);

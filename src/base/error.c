@@ -24,20 +24,39 @@ static void make_one_line(char *text)
     }
 }
 
+static int set(struct gyaru_error *err, enum gyaru_status status, const char *reason,
+               const char *format, va_list args)
+{
+    vsnprintf(err->text, sizeof err->text, format, args);
+    make_one_line(err->text);
+    err->status = status;
+    err->reason = reason;
+    return -1;
+}
+
 int error_set(struct gyaru_error *err, enum gyaru_status status, const char *format, ...)
 {
     va_list args;
     va_start(args, format);
-    vsnprintf(err->text, sizeof err->text, format, args);
+    set(err, status, reason_name(REASON_NONE), format, args);
     va_end(args);
-    make_one_line(err->text);
-    err->status = status;
+    return -1;
+}
+
+int error_reason(struct gyaru_error *err, enum gyaru_status status, enum reason reason,
+                 const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    set(err, status, reason_name(reason), format, args);
+    va_end(args);
     return -1;
 }
 
 int error_memory(struct gyaru_error *err, size_t bytes, const char *what)
 {
-    return error_set(err, GYARU_NO_MEMORY, "out of memory: %zu bytes for %s", bytes, what);
+    return error_reason(err, GYARU_NO_MEMORY, REASON_MEMORY, "out of memory: %zu bytes for %s",
+                        bytes, what);
 }
 
 int error_errno(struct gyaru_error *err, const char *path, const char *doing)
@@ -48,6 +67,9 @@ int error_errno(struct gyaru_error *err, const char *path, const char *doing)
 int error_prefix(struct gyaru_error *err, const char *prefix)
 {
     char text[sizeof err->text];
+    const char *reason = err->reason;
     memcpy(text, err->text, sizeof text);
-    return error_set(err, err->status, "%s: %s", prefix, text);
+    error_set(err, err->status, "%s: %s", prefix, text);
+    err->reason = reason;
+    return -1;
 }

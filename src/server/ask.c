@@ -31,7 +31,8 @@ static int number(const json_t *body, const char *field, double min, double max,
         return 0;
     double x = json_number_value(value);
     if (!json_is_number(value) || !(x >= min) || !(x <= max))
-        return error_set(err, GYARU_USAGE, "%s: expected a number from %g to %g", field, min, max);
+        return error_reason(err, GYARU_USAGE, REASON_SAMPLING,
+                            "%s: expected a number from %g to %g", field, min, max);
     *out = (float)x;
     *any = true;
     return 0;
@@ -46,8 +47,8 @@ static int whole(const json_t *body, const char *field, double min, double max, 
         return 0;
     double x = json_number_value(value);
     if (!json_is_number(value) || !(x >= min) || !(x <= max) || x != floor(x))
-        return error_set(err, GYARU_USAGE, "%s: expected a whole number from %.0f to %.0f", field,
-                         min, max);
+        return error_reason(err, GYARU_USAGE, REASON_SAMPLING,
+                            "%s: expected a whole number from %.0f to %.0f", field, min, max);
     *out = x;
     *any = true;
     return 0;

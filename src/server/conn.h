@@ -110,6 +110,10 @@ void http_forget_body(struct server *server, struct conn *conn);
 int http_error(struct conn *conn, struct lws *wsi, unsigned status, const char *type,
                const char *message);
 
+/* The same with "reason", see base/reason.h; "": none. */
+int http_refuse(struct conn *conn, struct lws *wsi, unsigned status, const char *type,
+                const char *reason, const char *message);
+
 /* An asset of the page: 200 or 304; false if there is none of that name. */
 bool asset_answer(struct conn *conn, struct lws *wsi, const char *path, int *rc);
 

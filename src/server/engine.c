@@ -137,8 +137,8 @@ static void report(struct engine *engine, struct slot *slot, const struct gyaru_
         job_push_text(slot->job, &event, said->text, said->text_len);
     struct gyaru_error error;
     if (said->finish == GYARU_OVERFLOW) {
-        error_set(&error, GYARU_FAILED,
-                  "the steering drove the model's numbers out of range: use a lower strength");
+        error_reason(&error, GYARU_FAILED, REASON_OVERFLOW,
+                     "the steering drove the model's numbers out of range: use a lower strength");
         engine_finish_slot(engine, slot, GYARU_STOP, &error);
     } else if (said->finish) {
         engine_finish_slot(engine, slot, said->finish, NULL);

@@ -6,6 +6,7 @@
  */
 #include "server/conn.h"
 
+#include "server/frame.h"
 #include "server/guard.h"
 #include "server/route.h"
 #include "server/voice_api.h"
@@ -205,12 +206,19 @@ int http_json(struct conn *conn, struct lws *wsi, unsigned status, json_t *json)
     return http_answer(conn, wsi, answer);
 }
 
+int http_refuse(struct conn *conn, struct lws *wsi, unsigned status, const char *type,
+                const char *reason, const char *message)
+{
+    json_t *error = frame_error(status, type, message);
+    if (error && *reason)
+        json_object_set_new(error, "reason", json_string(reason));
+    return http_json(conn, wsi, status, json_pack("{s:o}", "error", error));
+}
+
 int http_error(struct conn *conn, struct lws *wsi, unsigned status, const char *type,
                const char *message)
 {
-    return http_json(conn, wsi, status,
-                     json_pack("{s:{s:i,s:s,s:s}}", "error", "code", (int)status, "message",
-                               message, "type", type));
+    return http_refuse(conn, wsi, status, type, reason_name(REASON_NONE), message);
 }
 
 /* ---- checks --------------------------------------------------------------------------------- */

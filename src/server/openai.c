@@ -16,11 +16,10 @@ int api_loading(struct server *server, struct conn *conn, struct lws *wsi)
 
 int api_refuse(struct conn *conn, struct lws *wsi, const struct gyaru_error *error)
 {
-    if (error->status == GYARU_NO_MEMORY)
-        return http_error(conn, wsi, 503, "unavailable_error", error->text);
-    if (error->status == GYARU_MISMATCH)
-        return http_error(conn, wsi, 409, "invalid_request_error", error->text);
-    return http_error(conn, wsi, 400, "invalid_request_error", error->text);
+    const bool full = error->status == GYARU_NO_MEMORY;
+    const unsigned status = full ? 503 : error->status == GYARU_MISMATCH ? 409 : 400;
+    return http_refuse(conn, wsi, status, full ? "unavailable_error" : "invalid_request_error",
+                       error->reason, error->text);
 }
 
 json_t *api_body(struct conn *conn, struct gyaru_error *err)

@@ -86,6 +86,21 @@ static char *without_paths(const char *message, const struct shelf_vector *entry
     return twice;
 }
 
+static void refuse(struct shelf_vector *entry, const struct gyaru_model *model,
+                   const struct gyaru_error *err)
+{
+    entry->reason = without_paths(err->text, entry, model);
+    entry->reason_code = *err->reason ? err->reason : reason_name(REASON_UNREADABLE);
+}
+
+/* What a warning about a usable vector is about. */
+static enum reason doubt_of(const struct shelf_vector *entry, const struct gyaru_vector *vector)
+{
+    if (!*gyaru_vector_info(vector)->model_fingerprint)
+        return REASON_UNVERIFIED;
+    return entry->options.force ? REASON_FORCED : REASON_NO_HOOK;
+}
+
 /* Fills state, reason, vector and meter. */
 static void check(struct shelf_vector *entry, const struct gyaru_model *model,
                   struct gyaru_error *err)
@@ -94,19 +109,21 @@ static void check(struct shelf_vector *entry, const struct gyaru_model *model,
     struct gyaru_vector *vector;
     if (gyaru_vector_open(entry->path, &vector, err)) {
         entry->state = SHELF_UNREADABLE;
-        entry->reason = without_paths(err->text, entry, model);
+        refuse(entry, model, err);
         return;
     }
     if (gyaru_model_admits(model, vector, &entry->options, &entry->gauge_layer, &warning, err)) {
         gyaru_vector_close(vector);
         entry->state = err->status == GYARU_MISMATCH ? SHELF_MISMATCH : SHELF_UNREADABLE;
-        entry->reason = without_paths(err->text, entry, model);
+        refuse(entry, model, err);
         return;
     }
     entry->vector = vector;
     entry->state = warning ? SHELF_UNVERIFIED : SHELF_MATCH;
-    if (warning)
+    if (warning) {
         entry->reason = without_paths(warning, entry, model);
+        entry->reason_code = reason_name(doubt_of(entry, vector));
+    }
     free(warning);
 }
 
@@ -126,6 +143,7 @@ static struct shelf_vector *entry_new(const struct shelf *shelf, const char *pat
     entry->path = strdup(path);
     entry->stat = *stat;
     entry->gauge_layer = -1;
+    entry->reason_code = reason_name(REASON_NONE);
     if (options)
         entry->options = *options;
     else
@@ -325,9 +343,9 @@ json_t *shelf_json(const struct shelf_vector *vector)
                                          [SHELF_UNVERIFIED] = "unverified",
                                          [SHELF_MISMATCH] = "mismatch",
                                          [SHELF_UNREADABLE] = "unreadable"};
-    json_t *json =
-        json_pack("{s:s,s:s,s:s,s:s?,s:b}", "id", vector->name, "object", "vector", "fingerprint",
-                  states[vector->state], "reason", vector->reason, "usable", shelf_usable(vector));
+    json_t *json = json_pack("{s:s,s:s,s:s,s:s?,s:s,s:b}", "id", vector->name, "object", "vector",
+                             "fingerprint", states[vector->state], "reason", vector->reason,
+                             "reason_code", vector->reason_code, "usable", shelf_usable(vector));
     if (!json || !shelf_usable(vector))
         return json;
     const struct gyaru_vector_info *info = gyaru_vector_info(vector->vector);

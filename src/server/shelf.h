@@ -35,6 +35,7 @@ struct shelf_vector {
     struct stat stat; /* of the file that was read */
     enum shelf_state state;
     char *reason;                /* NULL: nothing to say */
+    const char *reason_code;     /* its stable name, "": none; see base/reason.h */
     struct gyaru_vector *vector; /* NULL unless usable; constant */
     struct gyaru_attach_options options;
     int gauge_layer; /* -1 unless usable */

@@ -23,7 +23,8 @@ int mix_add(struct steer_mix *mix, struct steer_part part, struct gyaru_error *e
 {
     if (mix->n == GYARU_MAX_VECTORS) {
         shelf_unref(part.vector);
-        return error_set(err, GYARU_USAGE, "at most %d vectors can be mixed", GYARU_MAX_VECTORS);
+        return error_reason(err, GYARU_USAGE, REASON_MANY_VECTORS,
+                            "at most %d vectors can be mixed", GYARU_MAX_VECTORS);
     }
     mix->parts[mix->n++] = part;
     return 0;

@@ -22,8 +22,9 @@ int steering_parse(const json_t *value, float *strength, struct gyaru_error *err
     double number = json_number_value(value);
     if (!json_is_number(value) || !(number >= (double)GYARU_STRENGTH_MIN) ||
         !(number <= (double)GYARU_STRENGTH_MAX))
-        return error_set(err, GYARU_USAGE, "the strength must be a number from %g to %g",
-                         (double)GYARU_STRENGTH_MIN, (double)GYARU_STRENGTH_MAX);
+        return error_reason(err, GYARU_USAGE, REASON_STRENGTH,
+                            "the strength must be a number from %g to %g",
+                            (double)GYARU_STRENGTH_MIN, (double)GYARU_STRENGTH_MAX);
     *strength = (float)number;
     return 0;
 }
@@ -33,16 +34,18 @@ static int find(const struct shelf *shelf, const json_t *name, struct shelf_vect
                 struct gyaru_error *err)
 {
     if (!json_is_string(name))
-        return error_set(err, GYARU_USAGE, "vector: expected the name of a vector");
+        return error_reason(err, GYARU_USAGE, REASON_STEERING,
+                            "vector: expected the name of a vector");
     struct shelf_vector *vector = strlen(json_string_value(name)) == json_string_length(name)
                                       ? shelf_find(shelf, json_string_value(name))
                                       : NULL;
     if (!vector)
-        return error_set(err, GYARU_USAGE,
-                         "vector: there is none of this name; GET /v1/vectors lists them");
+        return error_reason(err, GYARU_USAGE, REASON_UNKNOWN_VECTOR,
+                            "vector: there is none of this name; GET /v1/vectors lists them");
     if (!shelf_usable(vector))
-        return error_set(err, GYARU_MISMATCH, "vector: '%s' cannot be used: %s", vector->name,
-                         vector->reason ? vector->reason : "it was refused");
+        return error_reason(err, GYARU_MISMATCH, REASON_UNUSABLE_VECTOR,
+                            "vector: '%s' cannot be used: %s", vector->name,
+                            vector->reason ? vector->reason : "it was refused");
     *out = vector;
     return 0;
 }
@@ -83,12 +86,14 @@ static int read_layers(const struct shelf *shelf, const json_t *json, struct ste
     int layer;
     char *warning = NULL;
     if (!parse_layers(json, &options.layer_first, &options.layer_last))
-        return error_set(err, GYARU_USAGE, "layers: expected \"A-B\", \"A\" or [A, B]");
+        return error_reason(err, GYARU_USAGE, REASON_LAYERS,
+                            "layers: expected \"A-B\", \"A\" or [A, B]");
     options.gauge_layer = part->vector->gauge_layer;
     if (gyaru_model_admits(shelf->model, part->vector->vector, &options, &layer, &warning, err)) {
         const struct gyaru_vector_info *info = gyaru_vector_info(part->vector->vector);
-        return error_set(err, GYARU_USAGE, "layers: '%s' has directions at %d to %d only",
-                         part->vector->name, info->layer_min, info->layer_max);
+        return error_reason(err, GYARU_USAGE, REASON_LAYERS_OUTSIDE,
+                            "layers: '%s' has directions at %d to %d only", part->vector->name,
+                            info->layer_min, info->layer_max);
     }
     free(warning);
     part->layer_first = options.layer_first;
@@ -104,13 +109,15 @@ static int add_part(struct steer_mix *mix, const struct shelf *shelf, const json
 {
     struct steer_part part = {.layer_first = -1, .layer_last = -1};
     if (!json_is_object(json))
-        return error_set(err, GYARU_USAGE, "expected an object of vector, strength and layers");
+        return error_reason(err, GYARU_USAGE, REASON_STEERING,
+                            "expected an object of vector, strength and layers");
     if (find(shelf, json_object_get(json, "vector"), &part.vector, err) ||
         steering_parse(json_object_get(json, "strength"), &part.strength, err) ||
         read_layers(shelf, given(json, "layers"), &part, err))
         return -1;
     if (mix_find(mix, part.vector->name))
-        return error_set(err, GYARU_USAGE, "vector: '%s' is named twice", part.vector->name);
+        return error_reason(err, GYARU_USAGE, REASON_SAME_VECTOR, "vector: '%s' is named twice",
+                            part.vector->name);
     shelf_ref(part.vector);
     return mix_add(mix, part, err);
 }
@@ -121,10 +128,10 @@ static int read_mix(const struct shelf *shelf, const json_t *list, struct steer_
     size_t n = json_array_size(list);
     *mix = (struct steer_mix){0};
     if (!json_is_array(list))
-        return error_set(err, GYARU_USAGE, "vectors: expected a list");
+        return error_reason(err, GYARU_USAGE, REASON_STEERING, "vectors: expected a list");
     if (n > GYARU_MAX_VECTORS)
-        return error_set(err, GYARU_USAGE, "vectors: %zu, but at most %d can be mixed", n,
-                         GYARU_MAX_VECTORS);
+        return error_reason(err, GYARU_USAGE, REASON_MANY_VECTORS,
+                            "vectors: %zu, but at most %d can be mixed", n, GYARU_MAX_VECTORS);
     for (size_t i = 0; i < n; i++) {
         if (add_part(mix, shelf, json_array_get(list, i), err)) {
             char prefix[32];
@@ -150,7 +157,7 @@ static int read_one(const struct steer_mix *live, const struct shelf *shelf, con
         (strength && steering_parse(strength, &part.strength, err)))
         return -1;
     if (!part.vector && (layers || part.strength != 0))
-        return error_set(err, GYARU_USAGE, "no vector is loaded");
+        return error_reason(err, GYARU_USAGE, REASON_NO_VECTOR, "no vector is loaded");
     bool main_vector = live->n && part.vector == live->parts[0].vector;
     if (!main_vector)
         part.layer_first = part.layer_last = -1;
@@ -169,12 +176,14 @@ int steering_read_request(struct steering *live, const struct shelf *shelf, cons
     *mix = (struct steer_mix){0};
     *own = false;
     if (!json_is_object(json))
-        return error_set(err, GYARU_USAGE, "expected an object of strength, vector and layers");
+        return error_reason(err, GYARU_USAGE, REASON_STEERING,
+                            "expected an object of strength, vector and layers");
     const json_t *list = given(json, "vectors");
     if (list) {
         if (given(json, "vector") || given(json, "strength") || given(json, "layers"))
-            return error_set(err, GYARU_USAGE,
-                             "vectors: each has its own strength and layers; leave out the others");
+            return error_reason(
+                err, GYARU_USAGE, REASON_STEERING,
+                "vectors: each has its own strength and layers; leave out the others");
         *own = true;
         return read_mix(shelf, list, mix, err);
     }
@@ -205,7 +214,7 @@ static int change_one(struct steering *live, const struct shelf *shelf, const js
     int rc = 0;
     part = name ? mix_find(&mix, fresh.vector->name) : mix.n ? &mix.parts[0] : NULL;
     if (!part && !name)
-        rc = error_set(err, GYARU_USAGE, "no vector is loaded");
+        rc = error_reason(err, GYARU_USAGE, REASON_NO_VECTOR, "no vector is loaded");
     if (!part && name) {
         shelf_ref(fresh.vector);
         rc = mix_add(&mix, fresh, err);
@@ -227,12 +236,13 @@ int steering_change(struct steering *live, const struct shelf *shelf, const json
     struct steer_mix mix;
     const json_t *list = given(json, "vectors");
     if (!json_is_object(json))
-        return error_set(err, GYARU_USAGE, "expected an object of strength, or of vectors");
+        return error_reason(err, GYARU_USAGE, REASON_STEERING,
+                            "expected an object of strength, or of vectors");
     if (!list)
         return change_one(live, shelf, json, err);
     if (given(json, "vector") || given(json, "strength") || given(json, "layers"))
-        return error_set(err, GYARU_USAGE,
-                         "vectors: each has its own strength and layers; leave out the others");
+        return error_reason(err, GYARU_USAGE, REASON_STEERING,
+                            "vectors: each has its own strength and layers; leave out the others");
     if (read_mix(shelf, list, &mix, err))
         return -1;
     steering_set_mix(live, &mix);

@@ -80,8 +80,8 @@ int api_vectors_reload(struct server *server, struct conn *conn, struct lws *wsi
     if (vectors_reload(server, &error)) {
         log_event(&server->options.log, LOG_LEVEL_ERROR, "vectors_unread",
                   json_pack("{s:s}", "error", error.text));
-        return http_error(conn, wsi, 500, "server_error",
-                          "the vectors' folder cannot be read; the server's log says why");
+        return http_refuse(conn, wsi, 500, "server_error", reason_name(REASON_FOLDER),
+                           "the vectors' folder cannot be read; the server's log says why");
     }
     return api_vectors(server, conn, wsi);
 }

@@ -103,9 +103,22 @@ static void send_json(struct ws *ws, json_t *json)
     want_write(ws);
 }
 
-static void send_error(struct ws *ws, const char *code, const char *message)
+/* code: what it means for what is under way; reason: what it is, for those who say it themselves.
+ */
+static void send_error(struct ws *ws, const char *code, const char *reason, const char *message)
 {
-    send_json(ws, json_pack("{s:s,s:s,s:s}", "type", "error", "code", code, "message", message));
+    send_json(ws, json_pack("{s:s,s:s,s:s,s:s}", "type", "error", "code", code, "reason", reason,
+                            "message", message));
+}
+
+static void send_refusal(struct ws *ws, const struct gyaru_error *error)
+{
+    send_error(ws, "invalid", error->reason, error->text);
+}
+
+static void send_no_memory(struct ws *ws)
+{
+    send_error(ws, "no_memory", reason_name(REASON_MEMORY), "out of memory; try again");
 }
 
 /* ---- the answer ----------------------------------------------------------------------------- */
@@ -119,7 +132,8 @@ static void keep_answer(struct ws *ws)
     if (!ws->answer.len)
         conversation_pop(&ws->conversation);
     else if (conversation_add(&ws->conversation, true, ws->answer.data, ws->answer.len))
-        send_error(ws, "no_memory", "the answer could not be kept in the conversation");
+        send_error(ws, "no_memory", reason_name(REASON_MEMORY),
+                   "the answer could not be kept in the conversation");
     str_clear(&ws->answer);
 }
 
@@ -142,7 +156,7 @@ static void send_end(struct ws *ws)
         [GYARU_STOP] = "stop", [GYARU_LENGTH] = "length", [GYARU_CANCELLED] = "cancelled"};
     const struct job_end *end = &ws->job->end;
     if (end->failed)
-        send_error(ws, "failed", end->error.text);
+        send_error(ws, "failed", end->error.reason, end->error.text);
     else {
         send_sentences(ws, true);
         send_done(ws, reasons[end->finish], &end->timings);
@@ -293,14 +307,15 @@ static void start_answer(struct ws *ws, struct ask *ask)
     ask_release(ask);
     if (!job) {
         conversation_pop(&ws->conversation);
-        send_error(ws, "no_memory", "out of memory; try again");
+        send_no_memory(ws);
         return;
     }
     job->connection = ws->id;
     if (engine_submit(ws->server->engine, job)) {
         job_unref(job);
         conversation_pop(&ws->conversation);
-        send_error(ws, "busy", "too many requests are waiting; try again in a moment");
+        send_error(ws, "busy", reason_name(REASON_QUEUE),
+                   "too many requests are waiting; try again in a moment");
         return;
     }
     ws->job = job;
@@ -313,20 +328,21 @@ static void on_message(struct ws *ws, const json_t *json)
     const json_t *content = json_object_get(json, "content");
     const json_t *history = json_object_get(json, "history");
     if (!json_is_string(content) || !json_string_length(content)) {
-        send_error(ws, "invalid", "message: content must be a text");
+        send_error(ws, "invalid", reason_name(REASON_CONTENT), "message: content must be a text");
         return;
     }
     if (history && !history_valid(history)) {
-        send_error(ws, "invalid",
+        send_error(ws, "invalid", reason_name(REASON_HISTORY),
                    "message: history must be a list of {role: user or assistant, content}");
         return;
     }
     if (ws->job) {
-        send_error(ws, "busy", "an answer is running; cancel it first");
+        send_error(ws, "busy", reason_name(REASON_ANSWERING),
+                   "an answer is running; cancel it first");
         return;
     }
     if (ws->leaving) {
-        send_error(ws, "stopping", "the server is shutting down");
+        send_error(ws, "stopping", reason_name(REASON_STOPPING), "the server is shutting down");
         return;
     }
     struct gyaru_error error;
@@ -336,14 +352,14 @@ static void on_message(struct ws *ws, const json_t *json)
                                     .shelf = &ws->server->shelf,
                                     .max_tokens = ws->server->options.max_tokens};
     if (ask_options(&ask, &rules, json_object_get(json, "sampling"), json, &error)) {
-        send_error(ws, "invalid", error.text);
+        send_refusal(ws, &error);
         return;
     }
     if ((history && take_history(&ws->conversation, history)) ||
         conversation_add(&ws->conversation, false, json_string_value(content),
                          json_string_length(content))) {
         ask_release(&ask);
-        send_error(ws, "no_memory", "out of memory; try again");
+        send_no_memory(ws);
         return;
     }
     start_answer(ws, &ask);
@@ -354,7 +370,7 @@ static void on_strength(struct ws *ws, const json_t *json)
     float strength;
     struct gyaru_error error;
     if (steering_parse(json_object_get(json, "value"), &strength, &error)) {
-        send_error(ws, "invalid", error.text);
+        send_refusal(ws, &error);
         return;
     }
     steering_set(&ws->server->steering, strength);
@@ -366,7 +382,7 @@ static void on_steering(struct ws *ws, const json_t *json)
 {
     struct gyaru_error error;
     if (steering_change(&ws->server->steering, &ws->server->shelf, json, &error)) {
-        send_error(ws, "invalid", error.text);
+        send_refusal(ws, &error);
         return;
     }
     ws_notify_all(ws->server);
@@ -393,11 +409,12 @@ static void on_system(struct ws *ws, const json_t *json)
 {
     const json_t *content = json_object_get(json, "content");
     if (!json_is_string(content) && !json_is_null(content)) {
-        send_error(ws, "invalid", "system: content must be a text, or null for the model's own");
+        send_error(ws, "invalid", reason_name(REASON_MESSAGE),
+                   "system: content must be a text, or null for the model's own");
         return;
     }
     if (conversation_set_system(&ws->conversation, json_string_value(content))) {
-        send_error(ws, "no_memory", "out of memory; try again");
+        send_no_memory(ws);
         return;
     }
     send_json(
@@ -408,7 +425,7 @@ static void on_voice(struct ws *ws, const json_t *json)
 {
     const json_t *on = json_object_get(json, "on");
     if (!json_is_boolean(on)) {
-        send_error(ws, "invalid", "voice: on must be true or false");
+        send_error(ws, "invalid", reason_name(REASON_MESSAGE), "voice: on must be true or false");
         return;
     }
     ws->speech.on = json_is_true(on);
@@ -422,7 +439,8 @@ static void on_playing(struct ws *ws, const json_t *json)
     const json_t *index = json_object_get(json, "index");
     const json_t *text = speech_shown(&ws->speech, index);
     if (!text && !json_is_null(index)) {
-        send_error(ws, "invalid", "playing: index must be the number of a sentence, or null");
+        send_error(ws, "invalid", reason_name(REASON_MESSAGE),
+                   "playing: index must be the number of a sentence, or null");
         return;
     }
     overlay_playing(ws->server->overlay, ws->id, json_string_value(text), json_string_length(text));
@@ -443,7 +461,7 @@ static void on_text(struct ws *ws, const char *text, size_t len)
     struct gyaru_error error;
     json_t *json = json_parse(text, len, "message", &error);
     if (!json) {
-        send_error(ws, "invalid", error.text);
+        send_error(ws, "invalid", reason_name(REASON_MESSAGE), error.text);
         return;
     }
     const char *type = json_string_value(json_object_get(json, "type"));
@@ -453,7 +471,8 @@ static void on_text(struct ws *ws, const char *text, size_t len)
     if (i < n)
         handlers[i].handle(ws, json);
     else
-        send_error(ws, "invalid", "the message must be an object with a known \"type\"");
+        send_error(ws, "invalid", reason_name(REASON_MESSAGE),
+                   "the message must be an object with a known \"type\"");
     json_decref(json);
 }
 

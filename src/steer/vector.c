@@ -78,18 +78,20 @@ static int check_direction(const struct gyaru_vector *v, int layer, const float 
     for (int i = 0; i < v->info.hidden_size; i++) {
         float magnitude = fabsf(direction[i]);
         if (!isfinite(magnitude))
-            return error_set(err, GYARU_FAILED, "layer %d: element %d is %s: make the vector again",
-                             layer, i, isnan(magnitude) ? "NaN" : "infinite");
+            return error_reason(err, GYARU_FAILED, REASON_NOT_FINITE,
+                                "layer %d: element %d is %s: make the vector again", layer, i,
+                                isnan(magnitude) ? "NaN" : "infinite");
         if (magnitude > largest)
             largest = magnitude;
     }
     if (largest < 0x1p-14f)
-        return error_set(err, GYARU_FAILED, "layer %d: %s direction (largest element %g)", layer,
-                         largest > 0 ? "denormal" : "zero", (double)largest);
+        return error_reason(err, GYARU_FAILED, REASON_NO_DIRECTION,
+                            "layer %d: %s direction (largest element %g)", layer,
+                            largest > 0 ? "denormal" : "zero", (double)largest);
     if (largest > 65504)
-        return error_set(err, GYARU_FAILED,
-                         "layer %d: element %g is beyond what a model can add (65504)", layer,
-                         (double)largest);
+        return error_reason(err, GYARU_FAILED, REASON_TOO_LONG,
+                            "layer %d: element %g is beyond what a model can add (65504)", layer,
+                            (double)largest);
     return 0;
 }
 
@@ -282,12 +284,37 @@ const char *vector_metadata(const struct gyaru_vector *v, const char *key)
  */
 
 static int mismatch(const struct vector_model *model, const struct gyaru_vector *v,
-                    const char *reason, struct gyaru_error *err)
+                    enum reason reason, const char *why, struct gyaru_error *err)
 {
-    return error_set(err, GYARU_MISMATCH,
-                     "vector '%.80s' does not belong to model '%.80s': %s: extract one from this "
-                     "model",
-                     v->info.name, model->name, reason);
+    return error_reason(err, GYARU_MISMATCH, reason,
+                        "vector '%.80s' does not belong to model '%.80s': %s: extract one from "
+                        "this model",
+                        v->info.name, model->name, why);
+}
+
+/* Why the vector is not the model's; nothing is written if it may be. */
+static enum reason find_mismatch(const struct vector_model *model,
+                                 const struct gyaru_vector_info *info, struct str *why)
+{
+    if (info->hidden_size != model->hidden_size) {
+        str_printf(why, "hidden size %d, the model has %d", info->hidden_size, model->hidden_size);
+        return REASON_HIDDEN_SIZE;
+    }
+    if (info->n_layers && info->n_layers != model->n_layers) {
+        str_printf(why, "made for %d layers, the model has %d", info->n_layers, model->n_layers);
+        return REASON_DEPTH;
+    }
+    if (info->layer_max >= model->n_layers) {
+        str_printf(why, "it steers layer %d, the model's last is %d", info->layer_max,
+                   model->n_layers - 1);
+        return REASON_DEPTH;
+    }
+    if (!*info->model_fingerprint || !*model->fingerprint ||
+        !strcmp(info->model_fingerprint, model->fingerprint))
+        return REASON_NONE;
+    str_printf(why, "made for another model of the same size (fingerprint %.12s, not %.12s)",
+               info->model_fingerprint, model->fingerprint);
+    return REASON_FINGERPRINT;
 }
 
 int vector_check(const struct vector_model *model, const struct gyaru_vector *v, char **warning,
@@ -295,19 +322,9 @@ int vector_check(const struct vector_model *model, const struct gyaru_vector *v,
 {
     const struct gyaru_vector_info *info = &v->info;
     struct str why = STR_INIT;
-    if (info->hidden_size != model->hidden_size)
-        str_printf(&why, "hidden size %d, the model has %d", info->hidden_size, model->hidden_size);
-    else if (info->n_layers && info->n_layers != model->n_layers)
-        str_printf(&why, "made for %d layers, the model has %d", info->n_layers, model->n_layers);
-    else if (info->layer_max >= model->n_layers)
-        str_printf(&why, "it steers layer %d, the model's last is %d", info->layer_max,
-                   model->n_layers - 1);
-    else if (*info->model_fingerprint && *model->fingerprint &&
-             strcmp(info->model_fingerprint, model->fingerprint))
-        str_printf(&why, "made for another model of the same size (fingerprint %.12s, not %.12s)",
-                   info->model_fingerprint, model->fingerprint);
-    if (why.len || str_failed(&why)) {
-        mismatch(model, v, why.data ? why.data : "sizes differ", err);
+    enum reason reason = find_mismatch(model, info, &why);
+    if (reason != REASON_NONE) {
+        mismatch(model, v, reason, why.data ? why.data : "sizes differ", err);
         str_release(&why);
         return -1;
     }

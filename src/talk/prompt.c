@@ -73,10 +73,10 @@ int prompt_encode(const struct gyaru_model *model, const struct gyaru_message *m
     int rc = fit(&f, context - reserve, dropped, err);
     free(f.kept);
     if (!rc && f.n_ids >= context)
-        rc = error_set(err, GYARU_USAGE,
-                       "the message is too long: %zu tokens with the system prompt, but the "
-                       "context holds %zu; shorten it",
-                       f.n_ids, context);
+        rc = error_reason(err, GYARU_USAGE, REASON_CONTEXT,
+                          "the message is too long: %zu tokens with the system prompt, but the "
+                          "context holds %zu; shorten it",
+                          f.n_ids, context);
     if (rc) {
         free(f.ids);
         return -1;

@@ -5,6 +5,7 @@
 
 const TIMEOUT = 8000; /* ms */
 
+/* {ok, body}: body null if there is none. */
 async function ask(path, options)
 {
     try {
@@ -13,16 +14,17 @@ async function ask(path, options)
             signal: AbortSignal.timeout(TIMEOUT),
             ...options,
         });
-        return answer.ok ? await answer.json() : null;
+        return {ok: answer.ok, body: await answer.json()};
     } catch {
-        return null;
+        return {ok: false, body: null};
     }
 }
 
 /* The document at `path`, or null. */
-export function getDocument(path)
+export async function getDocument(path)
 {
-    return ask(path, {});
+    const {ok, body} = await ask(path, {});
+    return ok ? body : null;
 }
 
 /* The entries of a list; empty if there is none. */
@@ -32,11 +34,13 @@ export async function getList(path)
     return Array.isArray(list?.data) ? list.data : [];
 }
 
-export function post(path)
+/* The server's answer, which may be a refusal: {error: {reason, message}}; null if there is none. */
+export async function post(path)
 {
-    return ask(path, {
+    const {body} = await ask(path, {
         method: 'POST',
         headers: {'Content-Type': 'application/json'},
         body: '{}',
     });
+    return body;
 }

@@ -14,6 +14,7 @@ import {Log} from './log.js';
 import {Meter} from './meter.js';
 import {Mixer} from './mixer.js';
 import {Persona} from './persona.js';
+import {refusal} from './refusals.js';
 import {Reports} from './reports.js';
 import {Sampling} from './sampling.js';
 import {Strength} from './strength.js';
@@ -156,7 +157,7 @@ const handlers = {
     },
     error(message)
     {
-        notify(t('errorPrefix') + String(message.message ?? ''));
+        notify(t('errorPrefix') + refusal(message.reason, message.message));
         if (staleEnds)
             staleEnds--;
         /* A refused side message (a strength, say) does not end an answer that is under way. */

@@ -8,6 +8,7 @@
 import {getDocument, post} from './api.js';
 import {formatStrength} from './mood.js';
 import {layerPlots} from './plots.js';
+import {refusal} from './refusals.js';
 import {addTexts, onLanguage, t} from './strings.js';
 import {onTab, studioShows} from './studio.js';
 
@@ -170,7 +171,10 @@ export class Mixer {
         this.opened = new Set(); /* vectors whose layers are in view */
         this.strength = NaN;
         $('vectors-reload').addEventListener('click', async () => {
-            this.take(await post('/v1/vectors/reload'));
+            const answer = await post('/v1/vectors/reload');
+            if (answer?.error)
+                this.notify(t('errorPrefix') + refusal(answer.error.reason, answer.error.message));
+            this.take(answer);
         });
         onTab('vectors', () => this.fetch());
         onLanguage(() => this.redraw());
@@ -329,8 +333,11 @@ export class Mixer {
         card.append(head);
         if (vector.usable)
             card.append(element('p', 'vector-facts', this.factsOf(vector)));
-        if (vector.reason)
-            card.append(element('p', 'vector-reason', vector.reason));
+        if (vector.reason) {
+            const reason = element('p', 'vector-reason', refusal(vector.reason_code, vector.reason));
+            reason.title = vector.reason;
+            card.append(reason);
+        }
         if (vector.usable)
             card.append(this.controls(vector, part, main), this.details(vector));
         card.classList.toggle('vector-used', Boolean(part));
