@@ -6,10 +6,13 @@
  *
  * SIZE-idle, SIZE-talk, SIZE-mix, the studio's tabs and SIZE-english show the real model, with
  * whatever vectors and reports the server finds. The other states, which need a moment that a real
- * server does not hold still for, come from the played server.
+ * server does not hold still for, come from the played server. `overlay` is the overlay over a
+ * scene that is only drawn, as OBS lays it over one.
  */
 #include "base/file.h"
+#include "base/str.h"
 #include "support/page.h"
+#include "support/scratch.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -211,6 +214,45 @@ static void shoot_played(const struct size *size)
     shoot(size, "loading");
 }
 
+/* The overlay's own page is transparent: the scene goes behind it. */
+static void lay_over_scene(void)
+{
+    char *scene = scratch_text("tests/data/page/scene.svg");
+    struct str script = STR_INIT;
+    str_puts(&script, "document.documentElement.style.background"
+                      " = 'center / cover url(\"data:image/svg+xml,");
+    str_url(&script, scene, strlen(scene));
+    str_puts(&script, "\")'");
+    assert_false(str_failed(&script));
+    page_run(&page, script.data);
+    str_release(&script);
+    free(scene);
+}
+
+/* While an answer to the API is written, as for any tool that a streamer uses. */
+static void shoot_overlay(void)
+{
+    const struct size size = {"scene", 1280, 720, 0.75, false};
+    struct gyaru_error err;
+    char url[200];
+    page_fake_server(&page, NULL);
+    snprintf(url, sizeof url, "%s/overlay?lang=ja&hold=600&scale=1.25", page.server.origin);
+    if (webdriver_size(&page.driver, size.width, size.height, size.scale, size.touch, &err) ||
+        webdriver_open(&page.driver, url, &err))
+        fail_msg("%s", err.text);
+    page_wait(&page, "document.body.dataset.link === 'ready'");
+    lay_over_scene();
+    page_run(&page,
+             "fetch('/v1/chat/completions', {method: 'POST',"
+             " headers: {'Content-Type': 'application/json'},"
+             " body: JSON.stringify({messages: [{role: 'user', content: '週末は何するの？'}],"
+             " steering: {strength: 12}, seed: 3})})"
+             ".then((answer) => answer.json()).then(() => { window.answered = true; })");
+    page_wait(&page, "window.answered");
+    page_wait(&page, "document.querySelector('.caption.shown') !== null");
+    shoot(&size, "overlay");
+}
+
 static void test_shots(void **state)
 {
     struct gyaru_error err;
@@ -225,6 +267,7 @@ static void test_shots(void **state)
         shoot_studio(size);
         shoot_played(size);
     }
+    shoot_overlay();
 }
 
 int main(int argc, char **argv)

@@ -18,9 +18,12 @@ make -s build/gyaru build/tests/page_shots
 if [ $# -eq 0 ]; then
     demo=build/shots
     mkdir -p "$demo/vectors" "$demo/reports"
-    [ -e "$demo/vectors/teinei.safetensors" ] ||
+    # On the same layers as the bundled one, whose gauge could not be told otherwise.
+    layers=$(build/gyaru inspect models/rinne-base/gyaru.safetensors |
+        sed -n 's/.* directions, \([0-9]*\) to \([0-9]*\),.*/\1-\2/p')
+    [ -n "$(find "$demo/vectors" -name teinei.safetensors -newer models/rinne-base/gyaru.safetensors)" ] ||
         build/gyaru extract -m models/rinne-base -d data/gyaru_pairs.json --positive-key standard \
-            --negative-key gyaru -o "$demo/vectors/teinei.safetensors" \
+            --negative-key gyaru --layers "$layers" -o "$demo/vectors/teinei.safetensors" \
             --report "$demo/reports/teinei" --lang ja >/dev/null
     # Of another model: listed, not usable.
     cp models/rinne-lite/gyaru.safetensors "$demo/vectors/gyaru-lite.safetensors"
@@ -29,7 +32,7 @@ if [ $# -eq 0 ]; then
 fi
 BUILD=build build/tests/page_shots "$dir" "$@"
 [ -z "$readme" ] || for name in wide-mix:page phone-mix:page-phone wide-english:page-english \
-    notebook-vectors:page-vectors; do
+    notebook-vectors:page-vectors scene-overlay:overlay; do
     cp "$dir/${name%:*}.png" "docs/images/${name#*:}.png"
     ! command -v pngquant >/dev/null ||
         pngquant --force --ext .png --speed 1 256 "docs/images/${name#*:}.png"
