@@ -11,7 +11,6 @@
 
 #include "base/clock.h"
 
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -54,46 +53,66 @@ static struct backend_matrix *random_matrix(struct backend_device *device, enum 
     return m;
 }
 
+struct product {
+    const struct cpu_kernels *kernels;
+    const struct backend_matrix *m;
+    const float *x;
+    int n;
+    float *buffers; /* per thread: a decoded group, then the tile */
+    size_t stride;  /* floats of one thread's */
+};
+
+static void run_tiles(void *arg, size_t first, size_t end, int thread)
+{
+    const struct product *p = arg;
+    float *buffer = p->buffers + (size_t)thread * p->stride, *tile = buffer + p->m->cols * TILE;
+    for (size_t t = first; t < end; t++)
+        p->kernels->tile(p->m, t, p->x, p->m->cols, p->n, tile, buffer);
+}
+
 /* Seconds of one product. */
 static double time_product(const struct cpu_kernels *kernels, const struct backend_matrix *m,
-                           const float *x, int n, int threads)
+                           const float *x, int n, struct backend_device *device)
 {
+    struct product p = {kernels, m, x, n, NULL, (m->cols + MAX_ROWS) * TILE};
+    p.buffers = aligned_alloc(64, (size_t)device->threads * p.stride * sizeof(float));
+    if (!p.buffers)
+        exit(1);
     double start = clock_seconds();
-#pragma omp parallel num_threads(threads)
-    {
-        static _Thread_local float tile[MAX_ROWS * TILE] __attribute__((aligned(64)));
-        float *buffer = aligned_alloc(64, m->cols * TILE * sizeof *buffer);
-#pragma omp for schedule(static)
-        for (size_t t = 0; t < m->tiles; t++)
-            kernels->tile(m, t, x, m->cols, n, tile, buffer);
-        free(buffer);
+    pool_run(device->pool, m->tiles, cpu_grain(TILE * m->cols * (size_t)n), run_tiles, &p);
+    double seconds = clock_seconds() - start;
+    free(p.buffers);
+    return seconds;
+}
+
+typedef uint64_t lanes __attribute__((vector_size(64), may_alias));
+
+struct reading {
+    const lanes *data;
+    _Atomic uint64_t sum; /* that the loads are not left out */
+};
+
+static void read_lanes(void *arg, size_t first, size_t end, int thread)
+{
+    struct reading *r = arg;
+    lanes local = {0};
+    for (size_t i = first; i < end; i++) {
+        __builtin_prefetch(r->data + 4 * i + 32);
+        local += r->data[4 * i] + r->data[4 * i + 1] + r->data[4 * i + 2] + r->data[4 * i + 3];
     }
-    return clock_seconds() - start;
+    r->sum += local[0];
 }
 
 /* Seconds to read the matrix and do nothing with it: the ceiling of one row. */
-static double time_read(const struct backend_matrix *m, int threads)
+static double time_read(const struct backend_matrix *m, struct backend_device *device)
 {
-    typedef uint64_t lanes __attribute__((vector_size(64), may_alias));
-    const lanes *data = (const lanes *)m->data;
-    size_t n = m->bytes / sizeof *data;
-    uint64_t sum = 0;
-    double start = clock_seconds();
+    struct reading reading = {.data = (const lanes *)m->data};
+    size_t n = m->bytes / sizeof(lanes);
     if (m->scales)
-        n -= m->rows * m->cols / m->group * sizeof(float) / sizeof *data;
-#pragma omp parallel num_threads(threads) reduction(+ : sum)
-    {
-        lanes local = {0};
-#pragma omp for schedule(static)
-        for (size_t i = 0; i < n / 4; i++) {
-            __builtin_prefetch(data + 4 * i + 32);
-            local += data[4 * i] + data[4 * i + 1] + data[4 * i + 2] + data[4 * i + 3];
-        }
-        sum += local[0];
-    }
-    volatile uint64_t sink = sum;
-    (void)sink;
-    return (clock_seconds() - start) * (double)m->bytes / ((double)n * sizeof *data);
+        n -= m->rows * m->cols / m->group * sizeof(float) / sizeof(lanes);
+    double start = clock_seconds();
+    pool_run(device->pool, n / 4, 256, read_lanes, &reading);
+    return (clock_seconds() - start) * (double)m->bytes / ((double)n * sizeof(lanes));
 }
 
 int main(int argc, char **argv)
@@ -108,7 +127,7 @@ int main(int argc, char **argv)
 #endif
     };
     enum { N_VARIANTS = sizeof variants / sizeof *variants };
-    int threads = argc > 1 ? atoi(argv[1]) : omp_get_num_procs();
+    int threads = argc > 1 ? atoi(argv[1]) : pool_processors();
     size_t rows = argc > 3 ? (size_t)atol(argv[2]) : 27648,
            cols = argc > 3 ? (size_t)atol(argv[3]) : 5120;
     struct gyaru_error err;
@@ -126,7 +145,7 @@ int main(int argc, char **argv)
                (double)m->bytes / 1e6, threads);
         double read = 1e9;
         for (int turn = 0; turn < TURNS; turn++) {
-            double t = time_read(m, threads);
+            double t = time_read(m, device);
             read = t < read ? t : read;
         }
         printf("  plain read         %8.2f ms  %6.1f GB/s\n", 1e3 * read,
@@ -140,7 +159,7 @@ int main(int argc, char **argv)
                         if (turn || counts[c] > 2)
                             continue;
                     }
-                    double t = time_product(variants[v], m, x, counts[c], threads);
+                    double t = time_product(variants[v], m, x, counts[c], device);
                     best[v] = turn && best[v] < t ? best[v] : t;
                 }
             for (int v = 0; v < N_VARIANTS; v++)

@@ -2,8 +2,10 @@
 #include "cli/bandwidth.h"
 
 #include "base/clock.h"
+#include "base/pool.h"
 
-#include <omp.h>
+#include <stdatomic.h>
+#include <stdbool.h>
 #include <string.h>
 #include <sys/mman.h>
 
@@ -29,6 +31,24 @@ static uint64_t sum_of(const lanes *data, size_t n)
     return sum;
 }
 
+struct reading {
+    lanes *data;
+    size_t part; /* lanes of one unit */
+    bool touch;
+    _Atomic uint64_t sum; /* that the loads are not left out */
+};
+
+static void read_parts(void *arg, size_t first, size_t end, int thread)
+{
+    struct reading *r = arg;
+    for (size_t i = first; i < end; i++) {
+        lanes *data = r->data + i * r->part;
+        if (r->touch)
+            memset(data, 1, r->part * sizeof *data);
+        r->sum += sum_of(data, r->part);
+    }
+}
+
 int bandwidth_read(int threads, double *bytes_per_second, struct gyaru_error *err)
 {
     lanes *data =
@@ -36,24 +56,24 @@ int bandwidth_read(int threads, double *bytes_per_second, struct gyaru_error *er
     if (data == MAP_FAILED)
         return error_memory(err, BUFFER_BYTES, "measuring the memory");
     madvise(data, BUFFER_BYTES, MADV_HUGEPAGE);
-    size_t n_threads = (size_t)(threads > 0 ? threads : omp_get_num_procs());
-    size_t part = BUFFER_BYTES / sizeof *data / n_threads;
+    threads = threads > 0 ? threads : pool_processors();
+    size_t n_parts = (size_t)threads;
+    struct pool *pool;
+    if (pool_new(threads, &pool, err)) {
+        munmap(data, BUFFER_BYTES);
+        return -1;
+    }
+    struct reading reading = {.data = data, .part = BUFFER_BYTES / sizeof *data / n_parts};
     double best = 0;
-    volatile uint64_t sink = 0;
     for (int pass = 0; pass <= PASSES; pass++) { /* pass 0 touches the pages */
-        uint64_t sum = 0;
         double start = clock_seconds();
-#pragma omp parallel for schedule(static) num_threads((int)n_threads) reduction(+ : sum)
-        for (size_t t = 0; t < n_threads; t++) {
-            if (!pass)
-                memset(data + t * part, 1, part * sizeof *data);
-            sum += sum_of(data + t * part, part);
-        }
-        double rate = (double)(part * n_threads * sizeof *data) / (clock_seconds() - start);
-        sink += sum;
+        reading.touch = !pass;
+        pool_run(pool, n_parts, 1, read_parts, &reading);
+        double rate = (double)(reading.part * n_parts * sizeof *data) / (clock_seconds() - start);
         if (pass && rate > best)
             best = rate;
     }
+    pool_free(pool);
     munmap(data, BUFFER_BYTES);
     *bytes_per_second = best;
     return 0;

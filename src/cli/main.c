@@ -5,11 +5,8 @@
 
 #include <gyaru.h>
 
-#include <limits.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 static const struct command *const commands[] = {
     &cmd_run,     &cmd_chat,  &cmd_serve,   &cmd_extract, &cmd_convert,  &cmd_tune,
@@ -32,30 +29,6 @@ static void print_help(FILE *out)
                  "together, 4 not enough memory.\n");
 }
 
-/* Threads that spin while they wait for each other win a little on a machine that does nothing
- * else, but beside other programs (a game, OBS, the page's own browser) they burn the time slices
- * that the awaited thread needs: with two busy neighbours on two cores 3 to 40 tokens/s instead of
- * 300. What runs beside others waits politely. libgomp reads its settings before main(), so the
- * program starts itself once more; whoever set a policy keeps it. */
-static void wait_politely(char **argv)
-{
-    char program[PATH_MAX];
-    if (getenv("OMP_WAIT_POLICY") || getenv("GOMP_SPINCOUNT"))
-        return;
-    ssize_t len = readlink("/proc/self/exe", program, sizeof program - 1);
-    if (len <= 0 || setenv("GOMP_SPINCOUNT", "1000", 1))
-        return;
-    program[len] = '\0';
-    execv(program, argv); /* comes back only if it failed, and then nothing is lost but speed */
-}
-
-static int run_command(const struct command *command, int argc, char **argv)
-{
-    if (command == &cmd_serve || command == &cmd_chat)
-        wait_politely(argv);
-    return command->run(argc - 1, argv + 1);
-}
-
 int main(int argc, char **argv)
 {
     if (argc < 2) {
@@ -72,7 +45,7 @@ int main(int argc, char **argv)
     }
     for (size_t i = 0; i < N_COMMANDS; i++)
         if (!strcmp(argv[1], commands[i]->name))
-            return run_command(commands[i], argc, argv);
+            return commands[i]->run(argc - 1, argv + 1);
     fprintf(stderr, "gyaru: %s: no such command: gyaru --help lists them\n", argv[1]);
     return GYARU_USAGE;
 }

@@ -4,7 +4,6 @@
 #include "backend/cpu/stage.h"
 
 #include <math.h>
-#include <omp.h>
 #include <string.h>
 
 /* Angles in double: at position 30000 a float32 angle is off by a milliradian. */
@@ -43,6 +42,11 @@ static void cache_store(const struct backend_stage *stage, void *cache, size_t a
         memcpy((float *)cache + at, in, dim * sizeof *in);
 }
 
+struct loop {
+    struct backend_stage *stage;
+    int layer;
+};
+
 static void append_row(struct backend_stage *stage, int layer, int r)
 {
     const struct backend_shape *s = &stage->shape;
@@ -60,39 +64,55 @@ static void append_row(struct backend_stage *stage, int layer, int r)
     }
 }
 
+static void append_rows(void *arg, size_t first, size_t end, int thread)
+{
+    const struct loop *loop = arg;
+    for (size_t r = first; r < end; r++)
+        append_row(loop->stage, loop->layer, (int)r);
+}
+
 void cpu_append(struct backend_stage *stage, int layer)
 {
-#pragma omp parallel for schedule(static) num_threads(stage->device->threads) if (stage->n > 4)
-    for (int r = 0; r < stage->n; r++)
-        append_row(stage, layer, r);
+    const struct backend_shape *s = &stage->shape;
+    size_t work = 4 * (size_t)(s->n_heads + 2 * s->n_kv_heads) * (size_t)s->head_dim;
+    pool_run(stage->device->pool, (size_t)stage->n, cpu_grain(work), append_rows,
+             &(struct loop){stage, layer});
+}
+
+/* Units are pairs of a row and a kv head. */
+static void attend_units(void *arg, size_t first, size_t end, int thread)
+{
+    const struct loop *loop = arg;
+    struct backend_stage *stage = loop->stage;
+    const struct backend_shape *s = &stage->shape;
+    size_t heads = (size_t)s->n_kv_heads, group = (size_t)s->n_heads / heads;
+    size_t element = s->kv == GYARU_KV_F16 ? 2 : 4, dim = (size_t)s->head_dim;
+    for (size_t i = first; i < end; i++) {
+        const struct backend_row *row = &stage->rows[i / heads];
+        size_t cache = cpu_cache_offset(s, loop->layer, row->slot, (int)(i % heads)) * element;
+        size_t query = i * group * dim;
+        stage->device->kernels->attend(&(struct cpu_attention){
+            .q = stage->q + query,
+            .k = (const uint8_t *)stage->k_cache + cache,
+            .v = (const uint8_t *)stage->v_cache + cache,
+            .out = stage->attention + query,
+            .scores = stage->scratch[thread].scores,
+            .n = (size_t)row->pos + 1,
+            .n_queries = (int)group,
+            .head_dim = s->head_dim,
+            .scale = 1.0f / sqrtf((float)s->head_dim),
+            .half = s->kv == GYARU_KV_F16,
+        });
+    }
 }
 
 void cpu_attend(struct backend_stage *stage, int layer)
 {
     const struct backend_shape *s = &stage->shape;
-    int group = s->n_heads / s->n_kv_heads;
-    size_t element = s->kv == GYARU_KV_F16 ? 2 : 4, dim = (size_t)s->head_dim, work = 0;
+    size_t units = (size_t)stage->n * (size_t)s->n_kv_heads, positions = 0;
     for (int r = 0; r < stage->n; r++)
-        work += 2 * ((size_t)stage->rows[r].pos + 1) * (size_t)s->n_heads * dim;
-    bool shared = cpu_worth_sharing(work);
-#pragma omp parallel for collapse(2) schedule(dynamic)                                             \
-    num_threads(stage->device->threads) if (shared)
-    for (int r = 0; r < stage->n; r++)
-        for (int h = 0; h < s->n_kv_heads; h++) {
-            const struct backend_row *row = &stage->rows[r];
-            size_t cache = cpu_cache_offset(s, layer, row->slot, h) * element;
-            size_t query = ((size_t)r * (size_t)s->n_heads + (size_t)(h * group)) * dim;
-            stage->device->kernels->attend(&(struct cpu_attention){
-                .q = stage->q + query,
-                .k = (const uint8_t *)stage->k_cache + cache,
-                .v = (const uint8_t *)stage->v_cache + cache,
-                .out = stage->attention + query,
-                .scores = stage->scratch[omp_get_thread_num()].scores,
-                .n = (size_t)row->pos + 1,
-                .n_queries = group,
-                .head_dim = s->head_dim,
-                .scale = 1.0f / sqrtf((float)s->head_dim),
-                .half = s->kv == GYARU_KV_F16,
-            });
-        }
+        positions += (size_t)stage->rows[r].pos + 1;
+    size_t work = 2 * positions * (size_t)s->n_heads * (size_t)s->head_dim / (units ? units : 1);
+    pool_run(stage->device->pool, units, cpu_grain(work), attend_units,
+             &(struct loop){stage, layer});
 }

@@ -3,7 +3,6 @@
  */
 #include "backend/cpu/cpu.h"
 
-#include <omp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -29,8 +28,12 @@ int cpu_open_kernels(const struct cpu_kernels *kernels, int threads, struct back
     struct backend_device *d = calloc(1, sizeof *d);
     if (!d)
         return error_memory(err, sizeof *d, "the CPU backend");
-    d->threads = threads > 0 ? threads : omp_get_num_procs();
+    d->threads = threads > 0 ? threads : pool_processors();
     d->kernels = kernels;
+    if (pool_new(d->threads, &d->pool, err)) {
+        free(d);
+        return -1;
+    }
     snprintf(d->text, sizeof d->text, "%s, %d thread%s", kernels->name, d->threads,
              d->threads == 1 ? "" : "s");
     *out = d;
@@ -44,6 +47,7 @@ int cpu_open(int index, int threads, struct backend_device **out, struct gyaru_e
 
 void cpu_close(struct backend_device *device)
 {
+    pool_free(device->pool);
     free(device);
 }
 

@@ -107,6 +107,27 @@ static int allocate(const struct layout *l, struct backend_matrix *m, struct gya
     return 0;
 }
 
+struct packing {
+    const struct quant_source *source;
+    const struct layout *layout;
+    struct backend_matrix *m;
+};
+
+static void pack_tiles(void *arg, size_t first, size_t end, int thread)
+{
+    const struct packing *p = arg;
+    struct backend_matrix *m = p->m;
+    size_t data = p->layout->data_bytes / m->tiles;
+    size_t scales = p->layout->scale_bytes / m->tiles / sizeof(float);
+    for (size_t t = first; t < end; t++) {
+        if (m->type == QUANT_4BIT) {
+            pack_codes(p->source, t, (uint32_t *)(m->data + t * data));
+            pack_scales(p->source, t, m->group, m->scales + t * scales);
+        } else
+            pack_plain(p->source, t, m->data + t * data);
+    }
+}
+
 int cpu_matrix_new(struct backend_device *device, const struct quant_source *source,
                    struct backend_matrix **out, struct gyaru_error *err)
 {
@@ -129,15 +150,8 @@ int cpu_matrix_new(struct backend_device *device, const struct quant_source *sou
         cpu_matrix_free(m);
         return -1;
     }
-#pragma omp parallel for schedule(static) num_threads(device->threads)
-    for (size_t t = 0; t < m->tiles; t++) {
-        size_t data = l.data_bytes / m->tiles, scales = l.scale_bytes / m->tiles / sizeof(float);
-        if (m->type == QUANT_4BIT) {
-            pack_codes(source, t, (uint32_t *)(m->data + t * data));
-            pack_scales(source, t, m->group, m->scales + t * scales);
-        } else
-            pack_plain(source, t, m->data + t * data);
-    }
+    pool_run(device->pool, m->tiles, cpu_grain(TILE * m->cols), pack_tiles,
+             &(struct packing){source, &l, m});
     *out = m;
     return 0;
 }

@@ -45,14 +45,7 @@ static inline size_t cpu_cache_offset(const struct backend_shape *s, int layer, 
     return (heads + (size_t)head) * (size_t)s->context * (size_t)s->head_dim;
 }
 
-void cpu_rope(struct backend_stage *stage); /* fills stage->rope */
-/* Is a loop of so many multiplications worth waking other threads for? Less than some 20 us of one
- * core is not: starting and joining costs a quarter of that, and far more on a busy machine. */
-static inline bool cpu_worth_sharing(size_t multiplications)
-{
-    return multiplications > 800000;
-}
-
+void cpu_rope(struct backend_stage *stage);              /* fills stage->rope */
 void cpu_append(struct backend_stage *stage, int layer); /* rotates q and k, caches k and v */
 void cpu_attend(struct backend_stage *stage, int layer);
 

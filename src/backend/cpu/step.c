@@ -7,7 +7,6 @@
 #include "backend/cpu/stage.h"
 
 #include <math.h>
-#include <omp.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -54,25 +53,37 @@ static void finish_tile(const struct product *p, size_t tile, const float *in, i
     }
 }
 
-/* Several matrices over the same x [n, cols] in one parallel region. */
+/* Several matrices over the same x [n, cols]. */
+struct products {
+    struct backend_stage *stage;
+    const struct product *first;
+    const float *x;
+    int n;
+};
+
+static void multiply_tiles(void *arg, size_t first, size_t end, int thread)
+{
+    const struct products *all = arg;
+    const struct cpu_kernels *kernels = all->stage->device->kernels;
+    const struct cpu_scratch *s = &all->stage->scratch[thread];
+    for (size_t t = first; t < end; t++) {
+        const struct product *p = all->first;
+        size_t tile = t;
+        for (; tile >= p->m->tiles; p++)
+            tile -= p->m->tiles;
+        kernels->tile(p->m, tile, all->x, p->m->cols, all->n, s->tile[0], s->group);
+        finish_tile(p, tile, s->tile[0], all->n);
+    }
+}
+
 static void multiply(struct backend_stage *stage, const struct product *products, int n_products,
                      const float *x, int n)
 {
     size_t tiles = 0;
     for (int i = 0; i < n_products; i++)
         tiles += products[i].m->tiles;
-    const struct cpu_kernels *kernels = stage->device->kernels;
-    bool shared = cpu_worth_sharing(tiles * TILE * products[0].m->cols * (size_t)n);
-#pragma omp parallel for schedule(static) num_threads(stage->device->threads) if (shared)
-    for (size_t t = 0; t < tiles; t++) {
-        const struct product *p = products;
-        size_t tile = t;
-        for (; tile >= p->m->tiles; p++)
-            tile -= p->m->tiles;
-        const struct cpu_scratch *scratch = &stage->scratch[omp_get_thread_num()];
-        kernels->tile(p->m, tile, x, p->m->cols, n, scratch->tile[0], scratch->group);
-        finish_tile(p, tile, scratch->tile[0], n);
-    }
+    pool_run(stage->device->pool, tiles, cpu_grain(TILE * products[0].m->cols * (size_t)n),
+             multiply_tiles, &(struct products){stage, products, x, n});
 }
 
 static void norm_row(const struct backend_stage *stage, const float *x,
@@ -85,12 +96,24 @@ static void norm_row(const struct backend_stage *stage, const float *x,
         out[i] = x[i] * scale * weight->values[i];
 }
 
+struct norms {
+    struct backend_stage *stage;
+    const struct backend_vector *weight;
+};
+
+static void norm_rows(void *arg, size_t first, size_t end, int thread)
+{
+    const struct norms *norms = arg;
+    struct backend_stage *stage = norms->stage;
+    size_t hidden = (size_t)stage->shape.hidden;
+    for (size_t r = first; r < end; r++)
+        norm_row(stage, stage->x + r * hidden, norms->weight, stage->norm + r * hidden);
+}
+
 static void norm_all(struct backend_stage *stage, const struct backend_vector *weight)
 {
-    size_t hidden = (size_t)stage->shape.hidden;
-#pragma omp parallel for schedule(static) num_threads(stage->device->threads) if (stage->n > 4)
-    for (int r = 0; r < stage->n; r++)
-        norm_row(stage, stage->x + (size_t)r * hidden, weight, stage->norm + (size_t)r * hidden);
+    pool_run(stage->device->pool, (size_t)stage->n, cpu_grain(3 * (size_t)stage->shape.hidden),
+             norm_rows, &(struct norms){stage, weight});
 }
 
 static void op_begin(struct backend_stage *stage, const struct backend_row *rows, int n)
@@ -132,24 +155,35 @@ static float silu(float x)
     return x / (1.0f + expf(-x));
 }
 
+struct gated {
+    struct backend_stage *stage;
+    const struct backend_matrix *gate, *up;
+};
+
+static void gate_tiles(void *arg, size_t first, size_t end, int thread)
+{
+    const struct gated *gated = arg;
+    struct backend_stage *stage = gated->stage;
+    const struct backend_matrix *gate = gated->gate, *up = gated->up;
+    const struct cpu_kernels *kernels = stage->device->kernels;
+    const struct cpu_scratch *s = &stage->scratch[thread];
+    for (size_t t = first; t < end; t++) {
+        kernels->tile(gate, t, stage->norm, gate->cols, stage->n, s->tile[0], s->group);
+        kernels->tile(up, t, stage->norm, up->cols, stage->n, s->tile[1], s->group);
+        size_t at = t * TILE, lanes = gate->rows - at < TILE ? gate->rows - at : TILE;
+        for (int r = 0; r < stage->n; r++)
+            for (size_t i = 0; i < lanes; i++)
+                stage->h[(size_t)r * gate->rows + at + i] =
+                    silu(s->tile[0][r * TILE + (int)i]) * s->tile[1][r * TILE + (int)i];
+    }
+}
+
 static void op_gate_up(struct backend_stage *stage, const struct backend_vector *norm,
                        const struct backend_matrix *gate, const struct backend_matrix *up)
 {
     norm_all(stage, norm);
-    const struct cpu_kernels *kernels = stage->device->kernels;
-    size_t width = gate->rows;
-    bool shared = cpu_worth_sharing(2 * gate->tiles * TILE * gate->cols * (size_t)stage->n);
-#pragma omp parallel for schedule(static) num_threads(stage->device->threads) if (shared)
-    for (size_t t = 0; t < gate->tiles; t++) {
-        const struct cpu_scratch *s = &stage->scratch[omp_get_thread_num()];
-        kernels->tile(gate, t, stage->norm, gate->cols, stage->n, s->tile[0], s->group);
-        kernels->tile(up, t, stage->norm, up->cols, stage->n, s->tile[1], s->group);
-        size_t first = t * TILE, lanes = width - first < TILE ? width - first : TILE;
-        for (int r = 0; r < stage->n; r++)
-            for (size_t i = 0; i < lanes; i++)
-                stage->h[(size_t)r * width + first + i] =
-                    silu(s->tile[0][r * TILE + (int)i]) * s->tile[1][r * TILE + (int)i];
-    }
+    pool_run(stage->device->pool, gate->tiles, cpu_grain(2 * TILE * gate->cols * (size_t)stage->n),
+             gate_tiles, &(struct gated){stage, gate, up});
 }
 
 static void op_down(struct backend_stage *stage, const struct backend_matrix *down)
