@@ -248,35 +248,96 @@ static void attend_exactly(const float *q, const float *k, const float *v, size_
     free(weights);
 }
 
-static void check_attention(const struct cpu_kernels *kernels, bool half)
+static void check_attention(const struct cpu_kernels *kernels, size_t n, size_t dim, bool half)
 {
-    enum { N = 77, DIM = 64, HEADS = 3 };
-    float *q = random_rows(HEADS, DIM), *k = random_rows(N, DIM), *v = random_rows(N, DIM);
-    float scores[HEADS * N], out[HEADS * DIM];
-    uint16_t k_half[N * DIM], v_half[N * DIM];
-    kernels->store_half(k_half, k, N * DIM);
-    kernels->store_half(v_half, v, N * DIM);
-    for (size_t i = 0; i < N * DIM; i++)
+    enum { HEADS = 3 };
+    float *q = random_rows(HEADS, dim), *k = random_rows(n, dim), *v = random_rows(n, dim);
+    float *scores = allocate(HEADS * cpu_scores_stride(n) * sizeof *scores);
+    float *out = allocate(HEADS * dim * sizeof *out);
+    double *truth = allocate(dim * sizeof *truth);
+    uint16_t *k_half = allocate(n * dim * 2), *v_half = allocate(n * dim * 2);
+    kernels->store_half(k_half, k, n * dim);
+    kernels->store_half(v_half, v, n * dim);
+    for (size_t i = 0; i < n * dim; i++)
         assert_int_equal(k_half[i], quant_to_f16(k[i]));
     kernels->attend(&(struct cpu_attention){.q = q,
                                             .k = half ? (void *)k_half : (void *)k,
                                             .v = half ? (void *)v_half : (void *)v,
                                             .out = out,
                                             .scores = scores,
-                                            .n = N,
+                                            .n = n,
                                             .n_queries = HEADS,
-                                            .head_dim = DIM,
-                                            .scale = 1 / sqrtf(DIM),
+                                            .head_dim = (int)dim,
+                                            .scale = 1 / sqrtf((float)dim),
                                             .half = half});
     for (size_t h = 0; h < HEADS; h++) {
-        double truth[DIM];
-        attend_exactly(q + h * DIM, k, v, N, DIM, truth);
-        for (size_t i = 0; i < DIM; i++)
-            assert_true(fabs(truth[i] - (double)out[h * DIM + i]) < (half ? 1e-3 : 1e-6));
+        memset(truth, 0, dim * sizeof *truth);
+        attend_exactly(q + h * dim, k, v, n, dim, truth);
+        for (size_t i = 0; i < dim; i++)
+            assert_true(fabs(truth[i] - (double)out[h * dim + i]) < (half ? 1e-3 : 1e-6));
     }
+    free(truth);
+    free(out);
+    free(scores);
     free(q);
     free(k);
     free(v);
+    free(k_half);
+    free(v_half);
+}
+
+static void check_attentions(const struct cpu_kernels *kernels)
+{
+    static const size_t counts[] = {1, 2, 15, 16, 17, 32, 33, 77}, dims[] = {16, 64, 80, 128};
+    for (size_t n = 0; n < sizeof counts / sizeof *counts; n++)
+        for (size_t d = 0; d < sizeof dims / sizeof *dims; d++)
+            for (int half = 0; half < 2; half++)
+                check_attention(kernels, counts[n], dims[d], half);
+}
+
+/* silu over all that a float can be: beyond +-88 its power of e is out of range. */
+static void check_gate(const struct cpu_kernels *kernels)
+{
+    enum { N = 4096 };
+    float *gate = allocate(N * sizeof *gate), *up = random_rows(1, N);
+    for (int i = 0; i < N; i++)
+        gate[i] = (float)(i - N / 2) / 20;
+    gate[0] = NAN;
+    gate[1] = INFINITY;
+    gate[2] = 3e38f;
+    gate[3] = 0;
+    gate[4] = 1e-30f;
+    float *x = allocate(N * sizeof *x);
+    memcpy(x, gate, N * sizeof *x);
+    kernels->gate(gate, up, N);
+    for (int i = 5; i < N; i++) {
+        double want = (double)x[i] / (1 + exp(-(double)x[i])) * (double)up[i];
+        if (!(fabs((double)gate[i] - want) <= 4e-7 * fabs(want) + 1e-34))
+            fail_msg("%s: silu(%g) * %g: %g", kernels->name, (double)x[i], (double)up[i],
+                     (double)gate[i]);
+    }
+    assert_true(isnan(gate[0]) && isinf(gate[1]) && gate[3] == 0);
+    assert_true(fabsf(gate[2] - 3e38f * up[2]) < 1e33f && fabsf(gate[4]) <= 1e-30f);
+    free(x);
+    free(up);
+    free(gate);
+}
+
+static void check_rotation(const struct cpu_kernels *kernels, size_t half)
+{
+    float *x = random_rows(1, 2 * half), *before = allocate(2 * half * sizeof *before);
+    float *rope = random_rows(1, 2 * half);
+    memcpy(before, x, 2 * half * sizeof *x);
+    kernels->rotate(x, rope, half);
+    for (size_t i = 0; i < half; i++) {
+        double a = (double)before[i], b = (double)before[half + i];
+        double c = (double)rope[i], s = (double)rope[half + i];
+        assert_true(fabs((double)x[i] - (a * c - b * s)) < 3e-7);
+        assert_true(fabs((double)x[half + i] - (b * c + a * s)) < 3e-7);
+    }
+    free(x);
+    free(before);
+    free(rope);
 }
 
 static void check_vectors(const struct cpu_kernels *kernels)
@@ -291,6 +352,9 @@ static void check_vectors(const struct cpu_kernels *kernels)
         kernels->axpy(y, 0.5f, x, n);
         for (size_t i = 0; i < n; i++) /* half of a float is exact: one rounding either way */
             assert_true(y[i] == before[i] + 0.5f * x[i]);
+        kernels->norm(y, x, 0.3f, before, n);
+        for (size_t i = 0; i < n; i++)
+            assert_true(y[i] == x[i] * 0.3f * before[i]);
         free(x);
         free(y);
         free(before);
@@ -300,9 +364,11 @@ static void check_vectors(const struct cpu_kernels *kernels)
 static void check_all(const struct cpu_kernels *kernels)
 {
     check_kernels(kernels);
-    check_attention(kernels, false);
-    check_attention(kernels, true);
+    check_attentions(kernels);
     check_vectors(kernels);
+    check_gate(kernels);
+    for (size_t half = 8; half <= 64; half += 8)
+        check_rotation(kernels, half);
 }
 
 /* ---- the variants -------------------------------------------------------------------------- */

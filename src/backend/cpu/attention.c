@@ -22,17 +22,6 @@ void cpu_rope(struct backend_stage *stage)
     }
 }
 
-/* Rotates pairs (i, i + head_dim/2) as Hugging Face's Qwen2 does. */
-static void rotate(float *head, const float *rope, int head_dim)
-{
-    int half = head_dim / 2;
-    for (int i = 0; i < half; i++) {
-        float a = head[i], b = head[half + i], c = rope[i], s = rope[half + i];
-        head[i] = a * c - b * s;
-        head[half + i] = b * c + a * s;
-    }
-}
-
 static void cache_store(const struct backend_stage *stage, void *cache, size_t at, const float *in)
 {
     size_t dim = (size_t)stage->shape.head_dim;
@@ -47,18 +36,21 @@ struct loop {
     int layer;
 };
 
+/* Rotates pairs (i, i + head_dim/2) as Hugging Face's Qwen2 does. */
 static void append_row(struct backend_stage *stage, int layer, int r)
 {
     const struct backend_shape *s = &stage->shape;
     const struct backend_row *row = &stage->rows[r];
+    const struct cpu_kernels *kernels = stage->device->kernels;
     size_t dim = (size_t)s->head_dim;
     const float *rope = stage->rope + (size_t)r * dim;
     for (int h = 0; h < s->n_heads; h++)
-        rotate(stage->q + ((size_t)r * (size_t)s->n_heads + (size_t)h) * dim, rope, s->head_dim);
+        kernels->rotate(stage->q + ((size_t)r * (size_t)s->n_heads + (size_t)h) * dim, rope,
+                        dim / 2);
     for (int h = 0; h < s->n_kv_heads; h++) {
         size_t from = ((size_t)r * (size_t)s->n_kv_heads + (size_t)h) * dim;
         size_t to = cpu_cache_offset(s, layer, row->slot, h) + (size_t)row->pos * dim;
-        rotate(stage->k + from, rope, s->head_dim);
+        kernels->rotate(stage->k + from, rope, dim / 2);
         cache_store(stage, stage->k_cache, to, stage->k + from);
         cache_store(stage, stage->v_cache, to, stage->v + from);
     }

@@ -36,12 +36,17 @@ struct cpu_attention {
     const float *q; /* [n_queries, head_dim], the query heads that share the kv head */
     const void *k, *v;
     float *out;    /* [n_queries, head_dim] */
-    float *scores; /* [n_queries, n] scratch */
+    float *scores; /* [n_queries, cpu_scores_stride(n)] scratch */
     size_t n;      /* positions */
     int n_queries, head_dim;
     float scale; /* 1 / sqrt(head_dim) */
     bool half;
 };
+
+static inline size_t cpu_scores_stride(size_t n)
+{
+    return (n + TILE - 1) / TILE * TILE;
+}
 
 struct cpu_kernels {
     const char *name;
@@ -53,6 +58,11 @@ struct cpu_kernels {
     void (*store_half)(uint16_t *out, const float *in, size_t n); /* n multiple of 16 */
     float (*dot)(const float *a, const float *b, size_t n);
     void (*axpy)(float *y, float a, const float *x, size_t n); /* y += a * x */
+    /* out = x * scale * weight */
+    void (*norm)(float *out, const float *x, float scale, const float *weight, size_t n);
+    /* Rotates the pairs (x[i], x[half + i]) by angles given as `half` cosines, then sines. */
+    void (*rotate)(float *x, const float *rope, size_t half);
+    void (*gate)(float *gate, const float *up, size_t n); /* gate = silu(gate) * up; n of TILE */
 };
 
 extern const struct cpu_kernels kernels_avx512, kernels_avx2, kernels_scalar;

@@ -216,61 +216,117 @@ static void kernel_tile(const struct backend_matrix *m, size_t tile, const float
 
 /* ---- attention and vectors ---------------------------------------------------------------- */
 
+/* e^x to two units in the last place; what is out of range stops at its end. The series of e^r is
+ * cut where |r| <= ln(2)/2 leaves nothing. */
+INLINE v16 v16_exp(v16 x)
+{
+    static const float series[] = {1.0f / 720, 1.0f / 120, 1.0f / 24, 1.0f / 6, 0.5f, 1, 1};
+    x = v16_min(v16_set1(88), v16_max(v16_set1(-87), x));
+    v16 k = v16_round(v16_mul(x, v16_set1(1.44269504f)));
+    v16 r = v16_fma(k, v16_set1(-0.693359375f), x); /* ln(2) in two parts, the first exact */
+    r = v16_fma(k, v16_set1(2.12194440e-4f), r);
+    v16 sum = v16_set1(1.0f / 5040);
+    for (size_t i = 0; i < sizeof series / sizeof *series; i++)
+        sum = v16_fma(sum, r, v16_set1(series[i]));
+    return v16_scale(sum, k);
+}
+
 INLINE v16 cache_load(const void *cache, size_t i, bool half)
 {
     return half ? v16_load_f16((const uint16_t *)cache + i) : v16_load((const float *)cache + i);
 }
 
-INLINE void attend_scores(const struct cpu_attention *a, const bool half)
+/* Sixteen positions at a time, so that their sums over lanes are made together. */
+INLINE void attend_scores(const struct cpu_attention *a, size_t stride, const bool half)
 {
     size_t dim = (size_t)a->head_dim;
-    for (size_t p = 0; p < a->n; p++)
+    v16 scale = v16_set1(a->scale), sums[TILE];
+    for (size_t p = 0; p < a->n; p += TILE) {
+        size_t count = a->n - p < TILE ? a->n - p : TILE;
         for (int h = 0; h < a->n_queries; h++) {
-            v16 sum = v16_zero();
-            for (size_t i = 0; i < dim; i += TILE)
-                sum = v16_fma(v16_load(a->q + (size_t)h * dim + i),
-                              cache_load(a->k, p * dim + i, half), sum);
-            a->scores[(size_t)h * a->n + p] = v16_sum(sum) * a->scale;
+            const float *q = a->q + (size_t)h * dim;
+            for (size_t j = 0; j < TILE; j++)
+                sums[j] = v16_zero();
+            for (size_t j = 0; j < count; j++)
+                for (size_t i = 0; i < dim; i += TILE)
+                    sums[j] = v16_fma(v16_load(q + i), cache_load(a->k, (p + j) * dim + i, half),
+                                      sums[j]);
+            v16_store(a->scores + (size_t)h * stride + p, v16_mul(v16_sums(sums), scale));
         }
+    }
 }
 
-static void softmax(float *scores, size_t n)
+/* Scores become weights, 0 past the n'th. */
+static void softmax(float *scores, size_t n, size_t stride)
 {
-    float max = scores[0], sum = 0;
-    for (size_t p = 1; p < n; p++)
-        max = scores[p] > max ? scores[p] : max;
-    for (size_t p = 0; p < n; p++)
-        sum += scores[p] = expf(scores[p] - max);
-    for (size_t p = 0; p < n; p++)
-        scores[p] /= sum;
+    v16 most = v16_set1(scores[0]), sum = v16_zero();
+    for (size_t p = n; p < stride; p++)
+        scores[p] = -INFINITY;
+    for (size_t p = 0; p < stride; p += TILE)
+        most = v16_max(most, v16_load(scores + p));
+    most = v16_set1(v16_most(most));
+    for (size_t p = 0; p < stride; p += TILE)
+        v16_store(scores + p, v16_exp(v16_sub(v16_load(scores + p), most)));
+    for (size_t p = n; p < stride; p++)
+        scores[p] = 0;
+    for (size_t p = 0; p < stride; p += TILE)
+        sum = v16_add(sum, v16_load(scores + p));
+    sum = v16_set1(v16_sum(sum));
+    for (size_t p = 0; p < stride; p += TILE)
+        v16_store(scores + p, v16_div(v16_load(scores + p), sum));
 }
 
-INLINE void attend_values(const struct cpu_attention *a, const bool half)
+/* out += weights of positions first..end * their values, in `blocks` registers from element i. */
+INLINE void add_values(const struct cpu_attention *a, const float *weights, float *out, size_t i,
+                       size_t first, size_t end, const int blocks, const bool half)
 {
     size_t dim = (size_t)a->head_dim;
-    for (int h = 0; h < a->n_queries; h++) {
-        const float *weights = a->scores + (size_t)h * a->n;
-        for (size_t i = 0; i < dim; i += TILE) {
-            v16 sum = v16_zero();
-            for (size_t p = 0; p < a->n; p++)
-                sum = v16_fma(v16_set1(weights[p]), cache_load(a->v, p * dim + i, half), sum);
-            v16_store(a->out + (size_t)h * dim + i, sum);
+    v16 sum[4];
+    for (int b = 0; b < blocks; b++)
+        sum[b] = v16_load(out + i + b * TILE);
+    for (size_t p = first; p < end; p++) {
+        v16 weight = v16_set1(weights[p]);
+#pragma GCC unroll 4
+        for (int b = 0; b < blocks; b++)
+            sum[b] =
+                v16_fma(weight, cache_load(a->v, p * dim + i + (size_t)b * TILE, half), sum[b]);
+    }
+    for (int b = 0; b < blocks; b++)
+        v16_store(out + i + b * TILE, sum[b]);
+}
+
+/* Some positions at a time, so that all query heads find them in the nearest cache. */
+INLINE void attend_values(const struct cpu_attention *a, size_t stride, const bool half)
+{
+    size_t dim = (size_t)a->head_dim;
+    for (size_t first = 0; first < a->n; first += 32) {
+        size_t end = a->n - first < 32 ? a->n : first + 32;
+        for (int h = 0; h < a->n_queries; h++) {
+            const float *weights = a->scores + (size_t)h * stride;
+            float *out = a->out + (size_t)h * dim;
+            size_t i = 0;
+            for (; i + 4 * TILE <= dim; i += 4 * TILE)
+                add_values(a, weights, out, i, first, end, 4, half);
+            for (; i < dim; i += TILE)
+                add_values(a, weights, out, i, first, end, 1, half);
         }
     }
 }
 
 static void kernel_attend(const struct cpu_attention *a)
 {
+    size_t stride = cpu_scores_stride(a->n);
     if (a->half)
-        attend_scores(a, true);
+        attend_scores(a, stride, true);
     else
-        attend_scores(a, false);
+        attend_scores(a, stride, false);
+    memset(a->out, 0, (size_t)a->n_queries * (size_t)a->head_dim * sizeof *a->out);
     for (int h = 0; h < a->n_queries; h++)
-        softmax(a->scores + (size_t)h * a->n, a->n);
+        softmax(a->scores + (size_t)h * stride, a->n, stride);
     if (a->half)
-        attend_values(a, true);
+        attend_values(a, stride, true);
     else
-        attend_values(a, false);
+        attend_values(a, stride, false);
 }
 
 static void kernel_store_half(uint16_t *out, const float *in, size_t n)
@@ -301,6 +357,51 @@ static void kernel_axpy(float *y, float a, const float *x, size_t n)
         y[i] += a * x[i];
 }
 
+static void kernel_norm(float *out, const float *x, float scale, const float *weight, size_t n)
+{
+    v16 factor = v16_set1(scale);
+    size_t i = 0;
+    for (; i + TILE <= n; i += TILE)
+        v16_store(out + i, v16_mul(v16_mul(v16_load(x + i), factor), v16_load(weight + i)));
+    for (; i < n; i++)
+        out[i] = x[i] * scale * weight[i];
+}
+
+static void kernel_rotate(float *x, const float *rope, size_t half)
+{
+    const float *cosines = rope, *sines = rope + half;
+    size_t i = 0;
+    for (; i + TILE <= half; i += TILE) {
+        v16 a = v16_load(x + i), b = v16_load(x + half + i);
+        v16 c = v16_load(cosines + i), s = v16_load(sines + i);
+        v16_store(x + i, v16_sub(v16_mul(a, c), v16_mul(b, s)));
+        v16_store(x + half + i, v16_add(v16_mul(b, c), v16_mul(a, s)));
+    }
+    for (; i < half; i++) {
+        float a = x[i], b = x[half + i];
+        x[i] = a * cosines[i] - b * sines[i];
+        x[half + i] = b * cosines[i] + a * sines[i];
+    }
+}
+
+static void kernel_gate(float *gate, const float *up, size_t n)
+{
+    v16 one = v16_set1(1), zero = v16_zero();
+    for (size_t i = 0; i < n; i += TILE) {
+        v16 x = v16_load(gate + i);
+        v16 silu = v16_div(x, v16_add(one, v16_exp(v16_sub(zero, x))));
+        v16_store(gate + i, v16_mul(silu, v16_load(up + i)));
+    }
+}
+
 const struct cpu_kernels KERNELS_NAME = {
-    KERNELS_TEXT, kernel_tile, kernel_attend, kernel_store_half, kernel_dot, kernel_axpy,
+    .name = KERNELS_TEXT,
+    .tile = kernel_tile,
+    .attend = kernel_attend,
+    .store_half = kernel_store_half,
+    .dot = kernel_dot,
+    .axpy = kernel_axpy,
+    .norm = kernel_norm,
+    .rotate = kernel_rotate,
+    .gate = kernel_gate,
 };

@@ -43,6 +43,39 @@ INLINE v16 v16_add(v16 a, v16 b)
 {
     return (v16){_mm256_add_ps(a.lo, b.lo), _mm256_add_ps(a.hi, b.hi)};
 }
+INLINE v16 v16_sub(v16 a, v16 b)
+{
+    return (v16){_mm256_sub_ps(a.lo, b.lo), _mm256_sub_ps(a.hi, b.hi)};
+}
+INLINE v16 v16_div(v16 a, v16 b)
+{
+    return (v16){_mm256_div_ps(a.lo, b.lo), _mm256_div_ps(a.hi, b.hi)};
+}
+/* b where one of them is no number */
+INLINE v16 v16_max(v16 a, v16 b)
+{
+    return (v16){_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
+}
+INLINE v16 v16_min(v16 a, v16 b)
+{
+    return (v16){_mm256_min_ps(a.lo, b.lo), _mm256_min_ps(a.hi, b.hi)};
+}
+INLINE v16 v16_round(v16 a)
+{
+    return (v16){_mm256_round_ps(a.lo, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC),
+                 _mm256_round_ps(a.hi, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC)};
+}
+/* 2^k from k in the exponent's place. */
+INLINE __m256 avx2_power(__m256 k)
+{
+    __m256i exponent = _mm256_add_epi32(_mm256_cvtps_epi32(k), _mm256_set1_epi32(127));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(exponent, 23));
+}
+/* a * 2^k of whole k, -126..127 */
+INLINE v16 v16_scale(v16 a, v16 k)
+{
+    return (v16){_mm256_mul_ps(a.lo, avx2_power(k.lo)), _mm256_mul_ps(a.hi, avx2_power(k.hi))};
+}
 INLINE v16 v16_mul(v16 a, v16 b)
 {
     return (v16){_mm256_mul_ps(a.lo, b.lo), _mm256_mul_ps(a.hi, b.hi)};
@@ -57,6 +90,27 @@ INLINE float v16_sum(v16 a)
     __m128 t = _mm_add_ps(_mm256_castps256_ps128(s), _mm256_extractf128_ps(s, 1));
     t = _mm_add_ps(t, _mm_movehl_ps(t, t));
     return _mm_cvtss_f32(_mm_add_ss(t, _mm_movehdup_ps(t)));
+}
+INLINE float v16_most(v16 a)
+{
+    __m256 m = _mm256_max_ps(a.lo, a.hi);
+    __m128 t = _mm_max_ps(_mm256_castps256_ps128(m), _mm256_extractf128_ps(m, 1));
+    t = _mm_max_ps(t, _mm_movehl_ps(t, t));
+    return _mm_cvtss_f32(_mm_max_ss(t, _mm_movehdup_ps(t)));
+}
+/* The sums of four. */
+INLINE __m128 avx2_sums(const v16 *in)
+{
+    __m256 a = _mm256_hadd_ps(_mm256_add_ps(in[0].lo, in[0].hi), _mm256_add_ps(in[1].lo, in[1].hi));
+    __m256 b = _mm256_hadd_ps(_mm256_add_ps(in[2].lo, in[2].hi), _mm256_add_ps(in[3].lo, in[3].hi));
+    __m256 c = _mm256_hadd_ps(a, b);
+    return _mm_add_ps(_mm256_castps256_ps128(c), _mm256_extractf128_ps(c, 1));
+}
+/* The sums of sixteen. */
+INLINE v16 v16_sums(const v16 in[16])
+{
+    return (v16){_mm256_set_m128(avx2_sums(in + 4), avx2_sums(in)),
+                 _mm256_set_m128(avx2_sums(in + 12), avx2_sums(in + 8))};
 }
 INLINE v16 v16_load_f16(const uint16_t *p)
 {

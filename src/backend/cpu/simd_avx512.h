@@ -38,6 +38,32 @@ INLINE v16 v16_add(v16 a, v16 b)
 {
     return _mm512_add_ps(a, b);
 }
+INLINE v16 v16_sub(v16 a, v16 b)
+{
+    return _mm512_sub_ps(a, b);
+}
+INLINE v16 v16_div(v16 a, v16 b)
+{
+    return _mm512_div_ps(a, b);
+}
+/* b where one of them is no number */
+INLINE v16 v16_max(v16 a, v16 b)
+{
+    return _mm512_max_ps(a, b);
+}
+INLINE v16 v16_min(v16 a, v16 b)
+{
+    return _mm512_min_ps(a, b);
+}
+INLINE v16 v16_round(v16 a)
+{
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+/* a * 2^k of whole k, -126..127 */
+INLINE v16 v16_scale(v16 a, v16 k)
+{
+    return _mm512_scalef_ps(a, k);
+}
 INLINE v16 v16_mul(v16 a, v16 b)
 {
     return _mm512_mul_ps(a, b);
@@ -49,6 +75,28 @@ INLINE v16 v16_fma(v16 a, v16 b, v16 c)
 INLINE float v16_sum(v16 a)
 {
     return _mm512_reduce_add_ps(a);
+}
+INLINE float v16_most(v16 a)
+{
+    return _mm512_reduce_max_ps(a);
+}
+/* The sums of sixteen: neighbours are merged pair by pair, until each sum has its lane. */
+INLINE v16 v16_sums(const v16 in[16])
+{
+    v16 pair[8], four[4];
+    for (int i = 0; i < 8; i++)
+        pair[i] = v16_add(_mm512_unpacklo_ps(in[2 * i], in[2 * i + 1]),
+                          _mm512_unpackhi_ps(in[2 * i], in[2 * i + 1]));
+    for (int i = 0; i < 4; i++) {
+        __m512d a = _mm512_castps_pd(pair[2 * i]), b = _mm512_castps_pd(pair[2 * i + 1]);
+        four[i] = v16_add(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)),
+                          _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)));
+    }
+    v16 low = v16_add(_mm512_shuffle_f32x4(four[0], four[1], 0x88),
+                      _mm512_shuffle_f32x4(four[0], four[1], 0xdd));
+    v16 high = v16_add(_mm512_shuffle_f32x4(four[2], four[3], 0x88),
+                       _mm512_shuffle_f32x4(four[2], four[3], 0xdd));
+    return v16_add(_mm512_shuffle_f32x4(low, high, 0x88), _mm512_shuffle_f32x4(low, high, 0xdd));
 }
 INLINE v16 v16_load_f16(const uint16_t *p)
 {

@@ -4,6 +4,7 @@
 
 #include "quant/quant.h"
 
+#include <math.h>
 #include <stdint.h>
 
 #define KERNELS_NAME kernels_scalar
@@ -48,6 +49,32 @@ INLINE v16 v16_add(v16 a, v16 b)
 {
     LANES(a.v[i] + b.v[i]);
 }
+INLINE v16 v16_sub(v16 a, v16 b)
+{
+    LANES(a.v[i] - b.v[i]);
+}
+INLINE v16 v16_div(v16 a, v16 b)
+{
+    LANES(a.v[i] / b.v[i]);
+}
+/* b where one of them is no number */
+INLINE v16 v16_max(v16 a, v16 b)
+{
+    LANES(a.v[i] > b.v[i] ? a.v[i] : b.v[i]);
+}
+INLINE v16 v16_min(v16 a, v16 b)
+{
+    LANES(a.v[i] < b.v[i] ? a.v[i] : b.v[i]);
+}
+INLINE v16 v16_round(v16 a)
+{
+    LANES(rintf(a.v[i]));
+}
+/* a * 2^k of whole k, -126..127 */
+INLINE v16 v16_scale(v16 a, v16 k)
+{
+    LANES(k.v[i] >= -126 && k.v[i] <= 127 ? ldexpf(a.v[i], (int)k.v[i]) : a.v[i]);
+}
 INLINE v16 v16_mul(v16 a, v16 b)
 {
     LANES(a.v[i] * b.v[i]);
@@ -62,6 +89,18 @@ INLINE float v16_sum(v16 a)
     for (int i = 0; i < 16; i++)
         s += a.v[i];
     return s;
+}
+INLINE float v16_most(v16 a)
+{
+    float most = a.v[0];
+    for (int i = 1; i < 16; i++)
+        most = a.v[i] > most ? a.v[i] : most;
+    return most;
+}
+/* The sums of sixteen. */
+INLINE v16 v16_sums(const v16 in[16])
+{
+    LANES(v16_sum(in[i]));
 }
 INLINE v16 v16_load_f16(const uint16_t *p)
 {

@@ -51,7 +51,7 @@ static void carve_stage(struct carver *c, const struct backend_shape *s, int thr
         scratch.tile[1] = carve(c, rows * TILE, sizeof(float));
         scratch.group = carve(c, widest_input(s) * TILE, sizeof(float));
         size_t group = (size_t)(s->n_heads / s->n_kv_heads);
-        scratch.scores = carve(c, group * (size_t)s->context, sizeof(float));
+        scratch.scores = carve(c, group * cpu_scores_stride((size_t)s->context), sizeof(float));
         if (c->base)
             stage->scratch[t] = scratch;
     }

@@ -10,7 +10,7 @@
 struct cpu_scratch {
     float *tile[2]; /* [max_rows, TILE] results of one tile, two for gate and up */
     float *group;   /* [widest input, TILE] decoded weights */
-    float *scores;  /* [heads per kv head, context] */
+    float *scores;  /* [heads per kv head, cpu_scores_stride(context)] */
 };
 
 struct backend_stage {

@@ -13,7 +13,7 @@
 /* One matrix of an operation: what becomes of a finished tile. */
 struct product {
     const struct backend_matrix *m;
-    const float *bias; /* [m->rows] or NULL */
+    const float *bias; /* [m->rows] or NULL; NULL if `add` */
     float *out;        /* [n, m->rows] */
     bool add;          /* out += instead of out = */
 };
@@ -40,17 +40,31 @@ static void vector_free(struct backend_vector *vector)
     free(vector);
 }
 
+/* `lanes` is a constant where it is TILE, which lets the compiler use vectors. */
+static inline void finish_lanes(const struct product *p, size_t first, const float *restrict in,
+                                int n, size_t lanes)
+{
+    const float *bias = p->bias ? p->bias + first : NULL;
+    float *restrict out = p->out + first;
+    for (int r = 0; r < n; r++, in += TILE, out += p->m->rows) {
+        if (p->add)
+            for (size_t i = 0; i < lanes; i++)
+                out[i] += in[i];
+        else if (bias)
+            for (size_t i = 0; i < lanes; i++)
+                out[i] = in[i] + bias[i];
+        else
+            memcpy(out, in, lanes * sizeof *out);
+    }
+}
+
 static void finish_tile(const struct product *p, size_t tile, const float *in, int n)
 {
     size_t first = tile * TILE;
-    size_t lanes = p->m->rows - first < TILE ? p->m->rows - first : TILE;
-    for (int r = 0; r < n; r++) {
-        float *out = p->out + (size_t)r * p->m->rows + first;
-        for (size_t i = 0; i < lanes; i++) {
-            float value = in[r * TILE + (int)i] + (p->bias ? p->bias[first + i] : 0);
-            out[i] = p->add ? out[i] + value : value;
-        }
-    }
+    if (p->m->rows - first >= TILE)
+        finish_lanes(p, first, in, n, TILE);
+    else
+        finish_lanes(p, first, in, n, p->m->rows - first);
 }
 
 /* Several matrices over the same x [n, cols]. */
@@ -92,8 +106,7 @@ static void norm_row(const struct backend_stage *stage, const float *x,
     size_t n = (size_t)stage->shape.hidden;
     float mean = stage->device->kernels->dot(x, x, n) / (float)n;
     float scale = 1.0f / sqrtf(mean + stage->shape.norm_eps);
-    for (size_t i = 0; i < n; i++)
-        out[i] = x[i] * scale * weight->values[i];
+    stage->device->kernels->norm(out, x, scale, weight->values, n);
 }
 
 struct norms {
@@ -150,11 +163,6 @@ static void op_project(struct backend_stage *stage, const struct backend_matrix 
     multiply(stage, &(struct product){output, NULL, stage->x, true}, 1, stage->attention, stage->n);
 }
 
-static float silu(float x)
-{
-    return x / (1.0f + expf(-x));
-}
-
 struct gated {
     struct backend_stage *stage;
     const struct backend_matrix *gate, *up;
@@ -170,11 +178,8 @@ static void gate_tiles(void *arg, size_t first, size_t end, int thread)
     for (size_t t = first; t < end; t++) {
         kernels->tile(gate, t, stage->norm, gate->cols, stage->n, s->tile[0], s->group);
         kernels->tile(up, t, stage->norm, up->cols, stage->n, s->tile[1], s->group);
-        size_t at = t * TILE, lanes = gate->rows - at < TILE ? gate->rows - at : TILE;
-        for (int r = 0; r < stage->n; r++)
-            for (size_t i = 0; i < lanes; i++)
-                stage->h[(size_t)r * gate->rows + at + i] =
-                    silu(s->tile[0][r * TILE + (int)i]) * s->tile[1][r * TILE + (int)i];
+        kernels->gate(s->tile[0], s->tile[1], (size_t)stage->n * TILE);
+        finish_tile(&(struct product){gate, NULL, stage->h, false}, t, s->tile[0], stage->n);
     }
 }
 
