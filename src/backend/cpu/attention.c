@@ -32,7 +32,7 @@ static void cache_store(const struct backend_stage *stage, void *cache, size_t a
 }
 
 struct loop {
-    struct backend_stage *stage;
+    const struct cpu_part *part;
     int layer;
 };
 
@@ -60,26 +60,26 @@ static void append_rows(void *arg, size_t first, size_t end, int thread)
 {
     const struct loop *loop = arg;
     for (size_t r = first; r < end; r++)
-        append_row(loop->stage, loop->layer, (int)r);
+        append_row(loop->part->stage, loop->layer, loop->part->first + (int)r);
 }
 
-void cpu_append(struct backend_stage *stage, int layer)
+void cpu_append(const struct cpu_part *part, int layer)
 {
-    const struct backend_shape *s = &stage->shape;
+    const struct backend_shape *s = &part->stage->shape;
     size_t work = 4 * (size_t)(s->n_heads + 2 * s->n_kv_heads) * (size_t)s->head_dim;
-    pool_run(stage->device->pool, (size_t)stage->n, cpu_grain(work), append_rows,
-             &(struct loop){stage, layer});
+    cpu_loop(part, (size_t)part->n, cpu_grain(work), append_rows, &(struct loop){part, layer});
 }
 
 /* Units are pairs of a row and a kv head. */
 static void attend_units(void *arg, size_t first, size_t end, int thread)
 {
     const struct loop *loop = arg;
-    struct backend_stage *stage = loop->stage;
+    struct backend_stage *stage = loop->part->stage;
     const struct backend_shape *s = &stage->shape;
     size_t heads = (size_t)s->n_kv_heads, group = (size_t)s->n_heads / heads;
     size_t element = s->kv == GYARU_KV_F16 ? 2 : 4, dim = (size_t)s->head_dim;
-    for (size_t i = first; i < end; i++) {
+    size_t before = (size_t)loop->part->first * heads;
+    for (size_t i = before + first; i < before + end; i++) {
         const struct backend_row *row = &stage->rows[i / heads];
         size_t cache = cpu_cache_offset(s, loop->layer, row->slot, (int)(i % heads)) * element;
         size_t query = i * group * dim;
@@ -98,13 +98,12 @@ static void attend_units(void *arg, size_t first, size_t end, int thread)
     }
 }
 
-void cpu_attend(struct backend_stage *stage, int layer)
+void cpu_attend(const struct cpu_part *part, const struct cpu_op *op)
 {
-    const struct backend_shape *s = &stage->shape;
-    size_t units = (size_t)stage->n * (size_t)s->n_kv_heads, positions = 0;
-    for (int r = 0; r < stage->n; r++)
-        positions += (size_t)stage->rows[r].pos + 1;
+    const struct backend_shape *s = &part->stage->shape;
+    size_t units = (size_t)part->n * (size_t)s->n_kv_heads, positions = 0;
+    for (int r = part->first; r < part->first + part->n; r++)
+        positions += (size_t)part->stage->rows[r].pos + 1;
     size_t work = 2 * positions * (size_t)s->n_heads * (size_t)s->head_dim / (units ? units : 1);
-    pool_run(stage->device->pool, units, cpu_grain(work), attend_units,
-             &(struct loop){stage, layer});
+    cpu_loop(part, units, cpu_grain(work), attend_units, &(struct loop){part, op->index});
 }

@@ -7,7 +7,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define ALIGN 64 /* bytes: a cache line and an AVX-512 register */
+#define ALIGN         64 /* bytes: a cache line and an AVX-512 register */
+#define OPS_PER_LAYER 16 /* more of them (many vectors) are run in several programs */
 
 /* Walks over the buffers: with base NULL it only adds up, else it hands out. */
 struct carver {
@@ -44,6 +45,9 @@ static void carve_stage(struct carver *c, const struct backend_shape *s, int thr
     stage->h = carve(c, rows * (size_t)s->intermediate, sizeof(float));
     stage->logits = carve(c, (size_t)s->max_logits * (size_t)s->vocab, sizeof(float));
     stage->rope = carve(c, rows * head_dim, sizeof(float));
+    stage->max_ops = OPS_PER_LAYER * (s->n_layers + 1);
+    stage->ops = carve(c, (size_t)stage->max_ops, sizeof *stage->ops);
+    stage->owners = carve(c, (size_t)s->n_slots, sizeof *stage->owners);
     stage->scratch = carve(c, (size_t)threads, sizeof *stage->scratch);
     for (int t = 0; t < threads; t++) {
         struct cpu_scratch scratch;
