@@ -175,7 +175,8 @@ $(BUILD)/bench/device: $(patsubst %,$(BUILD)/src/cli/%.o,bandwidth cmd_bench con
 $(BUILD)/tests/fake_nvml.so: tests/support/fake/nvml.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -shared -o $@ $<
-$(BUILD)/tests/test_doctor $(EMU)/test_cuda_commands: | $(BUILD)/tests/fake_nvml.so
+$(BUILD)/tests/test_doctor $(BUILD)/tests/test_migrate $(EMU)/test_cuda_commands: \
+    | $(BUILD)/tests/fake_nvml.so
 
 # BUILD tells the tests which program to drive.
 test: all $(TESTS) $(EMU_TEST)

@@ -2,6 +2,7 @@
  * test_migrate.c - `gyaru migrate` between two tiny models that differ in a bias: plan, phases that
  * are not done twice, report, --apply and --rollback, and kill -9 at any moment of it.
  */
+#include "backend/doctor.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "support/program.h"
@@ -251,6 +252,99 @@ static void applies_and_takes_back(void **state)
     assert_true(scratch_holds(config, config_text));
 }
 
+static size_t resumed_of(const struct program_result *r)
+{
+    json_t *json = parse(r->out);
+    size_t n = json_array_size(json_object_get(json, "resumed"));
+    assert_string_equal(json_string_value(json_object_get(
+                            json_object_get(json_object_get(json, "plan"), "from"), "path")),
+                        OLD);
+    json_decref(json);
+    return n;
+}
+
+/* The same command again, which finds a config that it changed itself: the old model, its vector
+ * and strength are those of the config before, and everything that was measured holds. */
+static void applying_again_measures_nothing(void **state)
+{
+    struct program_result r;
+    struct gyaru_error err;
+    char own[200], own_report[200], text[300];
+    snprintf(own, sizeof own, "%s/own.yaml", dir);
+    snprintf(own_report, sizeof own_report, "%s/own-report", dir);
+    snprintf(text, sizeof text,
+             "model:\n  path: " OLD "\nsteering:\n  vector: " VECTOR "\n  strength: 5\n");
+    assert_int_equal(file_write_atomic(own, text, strlen(text), &err), 0);
+    const char *const arguments[] = {
+        "migrate", "--to",     new_model,  "-c",      own,      "-t", "1",    "-d",
+        PAIRS,     "-s",       "6",        "--limit", "4",      "-o", vector, "--layers",
+        "0-2",     "--report", own_report, "--apply", "--json", NULL};
+    program_run(&r, NULL, arguments);
+    done(&r);
+    assert_int_equal(resumed_of(&r), 0);
+    program_release(&r);
+    char *changed = scratch_text(own);
+    assert_non_null(strstr(changed, new_model));
+    program_run(&r, NULL, arguments);
+    done(&r);
+    assert_int_equal(resumed_of(&r), 6);
+    assert_non_null(strstr(r.err, "own.yaml.bak-1"));
+    assert_non_null(strstr(r.err, "already so"));
+    program_release(&r);
+    assert_true(scratch_holds(own, changed));
+
+    /* So it does when something else was written into the config meanwhile; another strength of the
+     * old vector is another measurement. */
+    snprintf(text, sizeof text, "%smine: 1\n", changed);
+    assert_int_equal(file_write_atomic(own, text, strlen(text), &err), 0);
+    program_run(&r, NULL, arguments);
+    done(&r);
+    assert_int_equal(resumed_of(&r), 6);
+    program_release(&r);
+    free(changed);
+    RUN(&r, "migrate", "--from", OLD, "--old-vector", "none", "--to", new_model, "-c", own, "-t",
+        "1", "-d", PAIRS, "-s", "6", "--limit", "4", "-o", vector, "--layers", "0-2", "--report",
+        own_report, "--json");
+    done(&r);
+    assert_int_equal(resumed_of(&r), 0);
+    program_release(&r);
+}
+
+/* Who holds GPU memory, as doctor found it: on this machine, on one with two GPUs (a stand-in for
+ * the driver's library), on one with none. */
+static void reports_who_holds_the_gpu(void **state)
+{
+    struct gyaru_error err;
+    char path[200], library[256], *page;
+    const char *build = getenv("BUILD");
+    snprintf(path, sizeof path, "%s/migrate.json", report);
+    snprintf(library, sizeof library, "%s/tests/fake_nvml.so", build ? build : "build");
+    char *text = scratch_text(path);
+    json_t *json = parse(text), *found = doctor_report(library, &err);
+    assert_true(json_is_array(json_object_get(json_object_get(json, "nvidia"), "gpus")));
+    free(text);
+    assert_non_null(found);
+    json_object_set(json, "nvidia", json_object_get(found, "nvidia"));
+    text = json_dumps(json, 0);
+    assert_int_equal(gyaru_migrate_page(text, "en", false, &page, &err), 0);
+    assert_non_null(strstr(page, "Fake GPU 0"));
+    assert_non_null(strstr(page, "PID 4242, /usr/bin/hog: 20.40 GB"));
+    assert_non_null(strstr(page, "Not Supported"));
+    free(page);
+    free(text);
+    json_decref(found);
+    found = doctor_report("libnone.so", &err);
+    json_object_set(json, "nvidia", json_object_get(found, "nvidia"));
+    text = json_dumps(json, 0);
+    assert_int_equal(gyaru_migrate_page(text, "ja", false, &page, &err), 0);
+    assert_non_null(strstr(page, "GPU を調べられなかった"));
+    assert_non_null(strstr(page, "libnone.so"));
+    free(page);
+    free(text);
+    json_decref(found);
+    json_decref(json);
+}
+
 /* All phases are done: what is interrupted is the change of the config, before, in, or after it. */
 static void kill_9_at_50_moments(void **state)
 {
@@ -294,6 +388,8 @@ int main(void)
         cmocka_unit_test(finished_phases_are_not_done_again),
         cmocka_unit_test(reports_in_both_languages),
         cmocka_unit_test(applies_and_takes_back),
+        cmocka_unit_test(applying_again_measures_nothing),
+        cmocka_unit_test(reports_who_holds_the_gpu),
         cmocka_unit_test(kill_9_at_50_moments),
     };
     return cmocka_run_group_tests(tests, make_files, NULL);

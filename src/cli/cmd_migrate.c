@@ -130,13 +130,48 @@ static int find_model(const struct common_options *common, const char *name, cha
     return common_model_dir(&one, out, err);
 }
 
+/* A config that names the new model already was changed by --apply. Repeating the command goes on
+ * from what the config said before, so that what was measured still holds. */
+static int read_config_before(const struct migrate_options *o, struct common_options *common,
+                              struct gyaru_error *err)
+{
+    struct config *config = &common->config;
+    if (!config->model_path || strcmp(config->model_path, o->to))
+        return 0;
+    char *backup = config_before(config_path(o));
+    if (!backup)
+        return 0;
+    struct config before;
+    config_init(&before);
+    int rc = config_read(backup, &before, err);
+    if (!rc) {
+        fprintf(stderr,
+                "gyaru migrate: %s names %s already: the old model's settings are those of "
+                "%s\n",
+                config_path(o), o->to, backup);
+        struct config now = *config;
+        config->model_path = before.model_path;
+        config->vector = before.vector;
+        config->strength = before.strength;
+        config->visualise_layer = before.visualise_layer;
+        before.model_path = now.model_path;
+        before.vector = now.vector;
+        common->vector = config->vector;
+        common->strength = config->strength;
+    }
+    config_release(&before);
+    free(backup);
+    return rc;
+}
+
 static int prepare(const struct migrate_options *o, struct migration *m, struct gyaru_error *err)
 {
     if (!o->to)
         return error_set(err, GYARU_USAGE, "name the model to move to: --to NEW");
     m->common.config_path = o->config;
     m->common.device = o->device;
-    if (common_options_finish(&m->common, err) || find_model(&m->common, o->from, &m->from, err) ||
+    if (common_options_finish(&m->common, err) || read_config_before(o, &m->common, err) ||
+        find_model(&m->common, o->from, &m->from, err) ||
         find_model(&m->common, o->to, &m->to, err))
         return -1;
     const struct config *config = &m->common.config;

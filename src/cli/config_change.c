@@ -267,19 +267,29 @@ static int restore(struct change *c, const json_t *entry, char **what)
     return rc;
 }
 
-/* The copy of what the file holds again is of no more use. */
-static void remove_backup(const struct change *c, const json_t *entry)
+/* Path (caller frees) of the entry's copy if it is what was copied, else NULL. */
+static char *intact_backup(const struct change *c, const json_t *entry)
 {
     struct gyaru_error ignored;
-    char *backup = backup_path(c, entry), *text, digest[SHA256_HEX];
+    char *backup = backup_path(c, entry), *text, digest[SHA256_HEX] = "";
     size_t len;
     if (backup && *field(entry, "backup") && !strchr(field(entry, "backup"), '/') &&
         !file_read(backup, CONFIG_LIMIT, &text, &len, &ignored)) {
         sha256_hex_of(text, len, digest);
-        if (!strcmp(digest, field(entry, "before")))
-            unlink(backup);
         free(text);
     }
+    if (*digest && !strcmp(digest, field(entry, "before")))
+        return backup;
+    free(backup);
+    return NULL;
+}
+
+/* The copy of what the file holds again is of no more use. */
+static void remove_backup(const struct change *c, const json_t *entry)
+{
+    char *backup = intact_backup(c, entry);
+    if (backup)
+        unlink(backup);
     free(backup);
 }
 
@@ -319,4 +329,20 @@ int config_rollback(const char *path, char **what, struct gyaru_error *err)
     }
     *what = line;
     return 0;
+}
+
+char *config_before(const char *path)
+{
+    struct gyaru_error ignored;
+    struct change c;
+    char *backup = NULL;
+    if (change_open(&c, path, &ignored))
+        return NULL;
+    size_t n = json_array_size(c.journal);
+    while (n && is_stale(&c, json_array_get(c.journal, n - 1)))
+        n--;
+    if (n)
+        backup = intact_backup(&c, json_array_get(c.journal, n - 1));
+    change_close(&c);
+    return backup;
 }

@@ -17,6 +17,10 @@
 int config_change(const char *path, const struct config_value *values, size_t n, char **backup,
                   bool *changed, struct gyaru_error *err);
 
+/* Path (caller frees) of the copy of what the file said before its newest change; NULL if there is
+ * none, or it is not what was copied. */
+char *config_before(const char *path);
+
 /* Takes the newest change back. Refused when the file was edited since: the message names the
  * backup. *what (caller frees): one line on what is there now. */
 int config_rollback(const char *path, char **what, struct gyaru_error *err);

@@ -3,6 +3,8 @@
  */
 #include "steer/migrate.h"
 
+#include "backend/doctor.h"
+#include "backend/nvml.h"
 #include "base/clock.h"
 #include "base/file.h"
 #include "base/json.h"
@@ -328,6 +330,16 @@ static int prepare(struct migration *m)
     return file_make_dirs(o->report_dir, m->err) || make_base(m, plan) ? -1 : 0;
 }
 
+/* What `doctor` finds about the GPUs and who holds their memory, now. */
+static json_t *gpus_now(void)
+{
+    struct gyaru_error ignored;
+    json_t *found = doctor_report(NVML_LIBRARY, &ignored);
+    json_t *nvidia = json_incref(json_object_get(found, "nvidia"));
+    json_decref(found);
+    return nvidia ? nvidia : json_null();
+}
+
 /* Of all phases, those of earlier runs too. */
 static double work_seconds(json_t *report)
 {
@@ -352,6 +364,7 @@ int gyaru_migrate(const struct gyaru_migrate_options *options, char **report,
         json_object_set_new(m.report, "system",
                             options->system ? json_string(options->system) : json_null());
         json_object_set_new(m.report, "applied", json_null());
+        json_object_set_new(m.report, "nvidia", gpus_now());
         json_object_set_new(m.report, "seconds", json_real(work_seconds(m.report)));
         text = json_dumps(m.report, JSON_INDENT(1) | JSON_REAL_PRECISION(9));
         rc = text ? 0 : error_memory(err, 1 << 20, "the report");

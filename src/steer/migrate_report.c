@@ -279,6 +279,53 @@ static void steps(struct migrate_text *t)
         cell_printf(SAY(t, "推論速度: %.2f 倍", "speed: %.2f times"), migrate_speed_up(t)).text);
 }
 
+static void holders(struct migrate_text *t, const json_t *gpu)
+{
+    const json_t *processes = json_object_get(gpu, "processes");
+    size_t i;
+    json_t *process;
+    json_array_foreach(processes, i, process)
+    {
+        const json_t *mib = json_object_get(process, "mib");
+        doc_item(&t->doc, "PID %lld, %s: %s",
+                 (long long)json_integer_value(json_object_get(process, "pid")),
+                 *report_text(process, "name") ? report_text(process, "name") : "?",
+                 json_is_integer(mib) ? cell_bytes((double)json_integer_value(mib) * (1 << 20)).text
+                                      : SAY(t, "使用量は不明", "how much is not told"));
+    }
+    if (!json_array_size(processes))
+        doc_item(&t->doc, "%s", SAY(t, "メモリを持つプロセスはない。", "No process holds any."));
+}
+
+/* What was found on this machine when the report was made. */
+static void gpu_memory(struct migrate_text *t)
+{
+    const json_t *gpus = report_at(t->root, "nvidia.gpus");
+    size_t i;
+    json_t *gpu;
+    if (!json_array_size(gpus))
+        doc_paragraph(&t->doc,
+                      SAY(t, "このマシンでは GPU を調べられなかった: %s。",
+                          "No GPU could be looked at on this machine: %s."),
+                      *report_text(t->root, "nvidia.problem")
+                          ? report_text(t->root, "nvidia.problem")
+                          : SAY(t, "GPU がない", "there is none"));
+    json_array_foreach(gpus, i, gpu)
+    {
+        if (*report_text(gpu, "problem")) {
+            doc_paragraph(&t->doc, "%s: %s", report_text(gpu, "name"), report_text(gpu, "problem"));
+            continue;
+        }
+        doc_paragraph(&t->doc, SAY(t, "%s: %s 中 %s が使用中。", "%s: of %s, %s in use."),
+                      report_text(gpu, "name"), cell_bytes(report_number(gpu, "total_bytes")).text,
+                      cell_bytes(report_number(gpu, "used_bytes")).text);
+        holders(t, gpu);
+    }
+    doc_paragraph(&t->doc, "%s",
+                  SAY(t, "いまの様子は gyaru doctor でわかる。プロセスは終了させない。",
+                      "gyaru doctor says how it is now; it ends no process."));
+}
+
 static void problems(struct migrate_text *t)
 {
     const json_t *check = report_at(t->root, "plan.old_vector.with_new");
@@ -296,9 +343,7 @@ static void problems(struct migrate_text *t)
     doc_heading(&t->doc, 3,
                 SAY(t, "課題2: 残存プロセス (vLLM など)",
                     "2. Processes that hold the GPU (vLLM and others)"));
-    doc_paragraph(&t->doc, "%s",
-                  SAY(t, "gyaru doctor がGPUメモリを持つプロセスを示す。何も終了させない。",
-                      "gyaru doctor names the processes that hold GPU memory; it ends none."));
+    gpu_memory(t);
     doc_heading(&t->doc, 3, SAY(t, "課題3: ベクトルの互換性問題", "3. The old vector"));
     if (!json_is_object(check))
         doc_paragraph(&t->doc, "%s",
