@@ -193,14 +193,16 @@ test-threads: $(BUILD)/gyaru $(THREAD_TESTS)
 # Parsers of untrusted files under libFuzzer (clang), FUZZ_SECONDS each, from the kept corpora.
 FUZZ_SECONDS ?= 60
 FUZZERS := $(patsubst fuzz/fuzz_%.c,%,$(sort $(wildcard fuzz/fuzz_*.c)))
-FUZZ_LIB_SRC := $(filter-out src/base/http_client.c,$(filter src/base/% src/format/%,$(LIB_SRC)))
+FUZZ_LIB_SRC := $(filter-out src/base/http_client.c,$(filter src/base/% src/format/% src/text/%,$(LIB_SRC))) \
+                src/talk/sentence.c src/talk/sentence_text.c
+FUZZ_PKGS    := jansson libzip libutf8proc libpcre2-8
 
 build-fuzz/fuzz_%: fuzz/fuzz_%.c fuzz/feed.h $(FUZZ_LIB_SRC)
 	@mkdir -p $(@D)
 	clang -std=c11 -D_GNU_SOURCE -Iinclude -Isrc -Ifuzz -O1 -g $(WARN) \
 	    -fsanitize=fuzzer,address,undefined -fno-sanitize-recover=undefined \
-	    $(shell $(PKG_CONFIG) --cflags jansson libzip libutf8proc) \
-	    -o $@ $< $(FUZZ_LIB_SRC) $(shell $(PKG_CONFIG) --libs jansson libzip libutf8proc) -lm
+	    $(shell $(PKG_CONFIG) --cflags $(FUZZ_PKGS)) \
+	    -o $@ $< $(FUZZ_LIB_SRC) $(shell $(PKG_CONFIG) --libs $(FUZZ_PKGS)) -lm
 
 fuzz: $(FUZZERS:%=build-fuzz/fuzz_%)
 	@for f in $(FUZZERS); do echo "== $$f"; mkdir -p build-fuzz/corpus/$$f fuzz/corpus/$$f; \

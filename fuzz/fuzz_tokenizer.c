@@ -2,14 +2,7 @@
  * fuzz_tokenizer.c - libFuzzer target for what src/text reads from strangers.
  *
  * The first byte chooses: 't' text for the reference tokenizer, 'j' a tokenizer.json, anything else
- * a chat template. Run from the root of the project:
- *
- *     clang -fsanitize=fuzzer,address,undefined -g -O1 -std=c11 -D_GNU_SOURCE -Iinclude -Isrc \
- *         -o build/fuzz_tokenizer fuzz/fuzz_tokenizer.c src/text/[a-z]*.c src/base/[a-z]*.c \
- *         -ljansson -lpcre2-8 -lutf8proc -lcurl
- *     build/fuzz_tokenizer -max_len=6000 -rss_limit_mb=2048 -timeout=20 CORPUS_DIR
- *
- * Good seeds are the texts and templates of tests/data, each with its byte in front.
+ * a chat template. Runs from the root of the project, as `make fuzz` does.
  */
 #include "base/str.h"
 #include "text/jinja.h"

@@ -39,7 +39,6 @@ static void split(const char *text, size_t piece, struct str *shown, struct str 
             str_putc(spoken, '\n');
             sentence_release(&one);
         }
-        sentence_release(&one);
     }
     assert_int_equal(s.raw.len, 0);
     sentences_release(&s);

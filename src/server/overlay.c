@@ -185,7 +185,6 @@ static void update_caption(struct floor *f, bool end)
         f->caption = sentence.shown;
         str_release(&sentence.spoken);
     }
-    sentence_release(&sentence);
     sentences_partial(&f->sentences, &partial);
     if (partial.len) {
         str_release(&f->caption);

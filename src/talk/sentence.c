@@ -336,9 +336,9 @@ static void drop_space(struct str *raw)
         drop(raw, at);
 }
 
-bool sentences_next(struct sentences *s, bool end, struct sentence *out)
+/* Reads on until there is something to show. */
+static bool find_next(struct sentences *s, bool end, struct sentence *out)
 {
-    *out = (struct sentence){STR_INIT, STR_INIT};
     while (s->raw.len && !str_failed(&s->raw)) {
         drop_fenced(s);
         if (s->fenced) {
@@ -358,6 +358,15 @@ bool sentences_next(struct sentences *s, bool end, struct sentence *out)
             return true;
         str_clear(&out->spoken);
     }
+    return false;
+}
+
+bool sentences_next(struct sentences *s, bool end, struct sentence *out)
+{
+    *out = (struct sentence){STR_INIT, STR_INIT};
+    if (find_next(s, end, out))
+        return true;
+    sentence_release(out); /* of what was nothing to show */
     return false;
 }
 

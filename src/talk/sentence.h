@@ -32,7 +32,8 @@ void sentences_release(struct sentences *s);
 /* UTF-8, whole characters. */
 void sentences_feed(struct sentences *s, const char *text, size_t len);
 
-/* Takes the next sentence; with `end`, what is left is one too. False if there is none. */
+/* Takes the next sentence; with `end`, what is left is one too. False if there is none; *out then
+ * holds nothing. */
 bool sentences_next(struct sentences *s, bool end, struct sentence *out);
 
 /* What of the running sentence can be shown already; replaces *shown. */
