@@ -327,6 +327,50 @@ static void nothing_safe_is_said(void **state)
     check_error(&err, GYARU_FAILED, "no safe strength", "damage at 2", "garbled 50%", NULL);
 }
 
+/* Damage on unseen messages: the next lower strength that was safe, and the reason is kept. */
+static void damage_in_confirmation_steps_down(void **state)
+{
+    struct tune_point points[] = {point(2, 0.3f, 0.1f), point(4, 0.5f, 0.2f), point(5, 0.6f, 0.3f),
+                                  point(8, 0.9f, 0.5f), point(10, 0.9f, 0.9f)};
+    struct tune_candidate all = {.points = points, .n_points = 5};
+    struct gyaru_vector v = {.info = {.name = "v"}};
+    struct tuning t = {
+        .vector = &v, .candidates = &all, .n_candidates = 1, .best = 0, .best_point = 3};
+    snprintf(points[2].fault, sizeof points[2].fault, "NLL 9 (2 at most)");
+    t.controls[CONTROL_STEERED] = point(8, 0.8f, 0.5f);
+    snprintf(t.controls[CONTROL_STEERED].fault, sizeof t.controls[0].fault, "garbled 20%%");
+    check(tune_step_down(&t, &err));
+    assert_int_equal(t.best_point, 1); /* 5 was not safe before */
+    assert_string_equal(points[3].fault, "unseen messages: garbled 20%");
+    assert_string_equal(points[4].fault, "");
+    t.controls[CONTROL_STEERED].strength = 4;
+    check(tune_step_down(&t, &err));
+    assert_int_equal(t.best_point, 0);
+    t.controls[CONTROL_STEERED].strength = 2;
+    assert_int_equal(tune_step_down(&t, &err), -1);
+    check_error(&err, GYARU_FAILED, "no safe strength", "strength 2 of 'v'", "garbled 20%", NULL);
+    assert_int_equal(t.n_rejected, 3);
+    assert_true(t.rejected[0].strength == 8 && t.rejected[2].strength == 2);
+}
+
+/* It does not go on for ever. */
+static void confirmation_gives_up(void **state)
+{
+    struct tune_point points[9];
+    for (int i = 0; i < 9; i++)
+        points[i] = point((float)(i + 1), 0.9f, 0.1f);
+    struct tune_candidate all = {.points = points, .n_points = 9};
+    struct gyaru_vector v = {.info = {.name = "v"}};
+    struct tuning t = {
+        .vector = &v, .candidates = &all, .n_candidates = 1, .best = 0, .best_point = 8};
+    t.controls[CONTROL_STEERED] = point(9, 0.8f, 0.5f);
+    snprintf(t.controls[CONTROL_STEERED].fault, sizeof t.controls[0].fault, "NLL 3");
+    for (int i = 1; i < TUNE_TRIES; i++)
+        check(tune_step_down(&t, &err));
+    assert_int_equal(tune_step_down(&t, &err), -1);
+    assert_int_equal(t.n_rejected, TUNE_TRIES);
+}
+
 static void an_effect_must_beat_chance(void **state)
 {
     struct tuning t = {.confirm = {.n_messages = 50}};
@@ -522,6 +566,8 @@ int main(void)
         cmocka_unit_test(unsafe_strengths_say_why),
         cmocka_unit_test(ties_take_the_lowest_divergence),
         cmocka_unit_test(nothing_safe_is_said),
+        cmocka_unit_test(damage_in_confirmation_steps_down),
+        cmocka_unit_test(confirmation_gives_up),
         cmocka_unit_test(an_effect_must_beat_chance),
         cmocka_unit_test(budgets_are_kept),
         cmocka_unit_test(a_stopped_run_goes_on_to_the_same_end),

@@ -82,12 +82,21 @@ static void print_choice(FILE *out, const json_t *report, bool japanese)
     const json_t *choice = json_object_get(report, "choice");
     const json_t *controls = json_object_get(report, "controls");
     static const char *const names[] = {"none", "prompt", "random", "steered"};
+    const json_t *rejected;
+    size_t at;
     if (!json_is_object(choice))
         return;
     fputs(japanese ? "\n確認 (未使用のメッセージ)\n" : "\nconfirmed on unseen messages\n", out);
     print_head(out, "");
     for (size_t i = 0; i < sizeof names / sizeof *names; i++)
         print_control(out, names[i], json_object_get(controls, names[i]));
+    json_array_foreach(json_object_get(report, "rejected"), at, rejected)
+    {
+        char name[32];
+        snprintf(name, sizeof name, japanese ? "却下 %.4g" : "not %.4g",
+                 json_number_at(rejected, "strength"));
+        print_control(out, name, rejected);
+    }
     fprintf(out,
             japanese ? "\n推奨強度 %.4g、上限 %.4g (候補 %s、測定時の強度 %.4g)\n"
                      : "\nrecommended strength %.4g, max %.4g (candidate %s, measured at %.4g)\n",

@@ -6,7 +6,8 @@
  *     answer    finalists answer messages along the whole ladder, at the budget's strength, and
  *               where the largest safe strength lies
  *     choose    the safe strength of the largest effect; ties take the lowest divergence
- *     confirm   on pairs and messages that no step before has seen, against three controls
+ *     confirm   on pairs and messages that no step before has seen, against three controls; a
+ *               strength that does damage there gives way to the next lower safe one
  */
 #include "steer/tune.h"
 
@@ -316,19 +317,33 @@ static int control_steered(struct tuning *t, bool random, json_t *samples, struc
     return rc;
 }
 
+/* Down to a strength without damage. */
+static int confirm_steered(struct tuning *t, struct gyaru_error *err)
+{
+    for (;;) {
+        if (control_steered(t, false, t->answers, err))
+            return -1;
+        tune_judge(&t->controls[CONTROL_NONE], &t->controls[CONTROL_STEERED]);
+        if (!*t->controls[CONTROL_STEERED].fault)
+            return 0;
+        if (tune_step_down(t, err))
+            return -1;
+        t->total += 2;
+    }
+}
+
 static int confirm(struct tuning *t, struct gyaru_error *err)
 {
     const struct gyaru_tune_options *o = t->options;
     t->answers = json_object();
     if (!t->answers)
         return error_memory(err, 100, "the answers");
-    if (control_steered(t, false, t->answers, err) || control_steered(t, true, t->answers, err) ||
-        control(t, CONTROL_NONE, o->system, -1, 0, t->answers, err))
+    if (control(t, CONTROL_NONE, o->system, -1, 0, t->answers, err) || confirm_steered(t, err) ||
+        control_steered(t, true, t->answers, err))
         return -1;
     point_init(&t->controls[CONTROL_PROMPT], 0);
     if (o->style_system && control(t, CONTROL_PROMPT, o->style_system, -1, 0, t->answers, err))
         return -1;
-    tune_judge(&t->controls[CONTROL_NONE], &t->controls[CONTROL_STEERED]);
     tune_judge(&t->controls[CONTROL_NONE], &t->controls[CONTROL_RANDOM]);
     t->confirmed = tune_beats(t, CONTROL_STEERED, CONTROL_NONE) &&
                    tune_beats(t, CONTROL_STEERED, CONTROL_RANDOM);
@@ -348,9 +363,9 @@ static int search(struct tuning *t, struct gyaru_error *err)
     t->total = t->done + 6;
     if (tune_choose(t, err))
         return -1;
-    find_max(t);
     if (confirm(t, err))
         return -1;
+    find_max(t);
     if (t->confirmed)
         return tune_write(t, err);
     return error_set(err, GYARU_FAILED,

@@ -32,6 +32,8 @@
 #define TUNE_GARBLED    0.05f /* more broken answers of any kind, at most */
 #define TUNE_WRONG      0.20f /* pairs steered the wrong way, at most */
 
+#define TUNE_TRIES 4 /* strengths that confirmation tries, downwards */
+
 enum tune_figure {
     /* Read: texts of held-out pairs, with and without steering. */
     FIGURE_KL_MEAN,
@@ -114,6 +116,8 @@ struct tuning {
     size_t best_point;
     float max_strength;
     struct tune_point controls[TUNE_CONTROLS]; /* on the confirming part */
+    struct tune_point rejected[TUNE_TRIES];    /* what did damage there */
+    int n_rejected;
     bool confirmed, written;
     double scaled;        /* factor on the file's directions; 1: as they were */
     json_t *answers;      /* a few of the confirming answers by control; NULL: none */

@@ -103,6 +103,25 @@ int tune_choose(struct tuning *t, struct gyaru_error *err)
     return 0;
 }
 
+int tune_step_down(struct tuning *t, struct gyaru_error *err)
+{
+    struct tune_candidate *c = &t->candidates[t->best];
+    struct tune_point *point = &c->points[t->best_point];
+    const struct tune_point *steered = &t->controls[CONTROL_STEERED];
+    t->rejected[t->n_rejected++] = *steered;
+    snprintf(point->fault, sizeof point->fault, "unseen messages: %.120s", steered->fault);
+    size_t at = t->best_point;
+    while (at > 0 && !eligible(&c->points[at - 1]))
+        at--;
+    if (!at || t->n_rejected == TUNE_TRIES)
+        return error_set(err, GYARU_FAILED,
+                         "no safe strength: on unseen messages strength %g of '%s' does damage: "
+                         "%s: extract a better vector",
+                         (double)steered->strength, t->vector->info.name, steered->fault);
+    t->best_point = at - 1;
+    return 0;
+}
+
 bool tune_beats(const struct tuning *t, enum tune_control a, enum tune_control b)
 {
     size_t n = t->confirm.n_messages;

@@ -374,12 +374,19 @@ static const char *control_name(const struct tune_page *p, size_t i)
 static void write_controls(struct tune_page *p)
 {
     const json_t *all = json_object_get(p->report, "controls");
-    const json_t *samples = json_object_get(p->report, "answers"), *answer;
+    const json_t *samples = json_object_get(p->report, "answers"), *answer, *rejected;
     size_t i, k;
     page_heading(&p->page, "Confirmation on unseen messages", "未使用メッセージでの確認");
     begin_table(p, "");
     for (i = 0; i < sizeof controls / sizeof *controls; i++)
         write_row(p, control_name(p, i), json_object_get(all, controls[i]));
+    json_array_foreach(json_object_get(p->report, "rejected"), k, rejected)
+    {
+        char name[64];
+        snprintf(name, sizeof name, page_say(&p->page, "rejected: %.4g", "却下: %.4g"),
+                 json_number_at(rejected, "strength"));
+        write_row(p, name, rejected);
+    }
     end_table(p);
     for (i = 0; i < sizeof controls / sizeof *controls; i++) {
         const json_t *list = json_object_get(samples, controls[i]);

@@ -64,7 +64,7 @@ static void make_key(const struct tuning *t, uint8_t key[SHA256_BYTES])
 {
     const struct gyaru_tune_options *o = t->options;
     const struct gyaru_vector *v = t->vector;
-    const char *const texts[] = {"tune 2",
+    const char *const texts[] = {"tune 3",
                                  t->model->info.fingerprint,
                                  t->model->backend->name,
                                  gyaru_kv_name(t->model->shape.kv),

@@ -42,6 +42,14 @@ static json_t *controls_json(const struct tuning *t)
     return out;
 }
 
+static json_t *rejected_json(const struct tuning *t)
+{
+    json_t *out = json_array();
+    for (int i = 0; i < t->n_rejected; i++)
+        json_array_append_new(out, point_json(&t->rejected[i]));
+    return out;
+}
+
 /* Strengths in the units of the file that is written. */
 static json_t *choice_json(const struct tuning *t)
 {
@@ -90,12 +98,13 @@ json_t *tune_report(const struct tuning *t)
     for (size_t i = 0; i < t->n_candidates; i++)
         json_array_append_new(candidates, candidate_json(&t->candidates[i]));
     return json_pack("{s:s, s:i, s:o, s:s, s:s, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:o, s:O?, "
-                     "s:s?, s:f, s:I}",
+                     "s:o, s:s?, s:f, s:I}",
                      "report", "tune", "version", 1, "model", model, "vector", t->path, "output",
                      t->out, "written", json_boolean(t->written), "dataset", data, "settings",
                      settings_json(t), "limits", limits_json(), "candidates", candidates, "choice",
                      choice_json(t), "base", point_json(&t->base), "prompt",
                      t->prompt.answered ? point_json(&t->prompt) : json_null(), "controls",
-                     controls_json(t), "answers", t->answers, "warning", t->warning, "seconds",
-                     t->seconds, "resumed_measurements", (json_int_t)t->n_resumed);
+                     controls_json(t), "answers", t->answers, "rejected", rejected_json(t),
+                     "warning", t->warning, "seconds", t->seconds, "resumed_measurements",
+                     (json_int_t)t->n_resumed);
 }
