@@ -186,7 +186,7 @@ test: all $(TESTS) $(EMU_TEST)
 # What threads do at a time, with SAN=thread: those that compute, and the server's (reliability 13,
 # 21-24, 29).
 THREAD_TESTS := $(addprefix $(BUILD)/tests/test_,pool cpu_step reliability server_chat server_process server_attack \
-                openai_attack vectors overlay voice voice_faults)
+                openai_attack vectors vector_reload overlay voice voice_faults)
 test-threads: $(BUILD)/gyaru $(THREAD_TESTS)
 	@BUILD=$(BUILD) SCRIPTS=no sh tests/run.sh $(THREAD_TESTS)
 
