@@ -29,8 +29,9 @@
 #define PARTS_PER_THREAD 16
 #define PART_BITS        20
 #define PART_MASK        ((1u << PART_BITS) - 1)
-#define SPIN_SECONDS     20e-6
-#define SPINS            32 /* between looks at the clock */
+#define IDLE_SECONDS     20e-6  /* spinning between loops */
+#define END_SECONDS      200e-6 /* for the last parts, which others are at */
+#define SPINS            32     /* between looks at the clock */
 #define CACHE_LINE       64
 
 struct worker {
@@ -80,7 +81,7 @@ static void futex_wake(_Atomic uint32_t *word, int n)
 }
 
 /* Spins until the word is (or, with `change`, is no longer) the value; false: not for so long. */
-static bool spin(_Atomic uint32_t *word, uint32_t value, bool change)
+static bool spin(_Atomic uint32_t *word, uint32_t value, bool change, double seconds)
 {
     double end = 0;
     for (;;) {
@@ -91,7 +92,7 @@ static bool spin(_Atomic uint32_t *word, uint32_t value, bool change)
         }
         double now = clock_seconds();
         if (end <= 0)
-            end = now + SPIN_SECONDS;
+            end = now + seconds;
         else if (now > end)
             return false;
     }
@@ -131,7 +132,7 @@ static void *worker_main(void *data)
     struct pool *pool = worker->pool;
     uint32_t seen = 0;
     while (!atomic_load(&pool->stop)) {
-        if (!spin(&pool->posted, seen, true)) {
+        if (!spin(&pool->posted, seen, true, IDLE_SECONDS)) {
             atomic_store(&pool->asleep, true);
             futex_wait(&pool->posted, seen); /* not if it was posted in between */
         }
@@ -169,7 +170,7 @@ static void post(struct pool *pool)
 
 static void wait_for_all(struct pool *pool)
 {
-    if (spin(&pool->left, 0, false))
+    if (spin(&pool->left, 0, false, END_SECONDS))
         return;
     atomic_store(&pool->waiting, true);
     uint32_t left;
