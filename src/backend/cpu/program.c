@@ -6,20 +6,25 @@
  * just written.
  *
  * By rows: every thread takes its own rows through many operations without meeting anybody. That
- * needs rows enough that decoding all weights for the few of them costs little, and that reading
- * them once per thread does not wait for the memory: its share of the time grows with the square
- * of the threads. Only attention looks at other rows, and only at those of the same slot: where
- * parts share a slot they meet before it.
+ * needs rows enough that decoding all weights for the few of them costs little, and weights that
+ * stay in the cache: every thread reads them all. Only attention looks at other rows, and only at
+ * those of the same slot: where parts share a slot they meet before it.
  */
 #include "backend/cpu/stage.h"
 
 #define ROWS_PER_THREAD 4
+#define CACHED_BYTES    ((size_t)24 << 20) /* of weights, beside as much of everything else */
 
 static bool worth_splitting(const struct backend_stage *stage)
 {
-    int threads = stage->device->threads;
-    int each = threads > ROWS_PER_THREAD ? threads : ROWS_PER_THREAD;
-    return threads > 1 && stage->n / threads >= each;
+    size_t bytes = 0;
+    if (stage->device->threads < 2 || stage->n / stage->device->threads < ROWS_PER_THREAD)
+        return false;
+    for (int i = 0; i < stage->n_ops; i++)
+        for (int j = 0; j < 3 && stage->ops[i].weights[j]; j++)
+            if (stage->ops[i].run != cpu_embed) /* which reads some rows only */
+                bytes += stage->ops[i].weights[j]->bytes;
+    return bytes <= CACHED_BYTES;
 }
 
 /* First row of a part. */
