@@ -11,8 +11,9 @@
 #include <math.h>
 #include <string.h>
 
-/* Columns ahead that the stream of codes is prefetched: 2 KB of 4-bit codes. */
-#define PREFETCH_BYTES 2048
+/* How far ahead weights are fetched: 2 KB of 4-bit codes are 256 columns of a tile. */
+#define PREFETCH_BYTES  2048
+#define PREFETCH_SCALES (7 * TILE)
 
 /* Weights of column c0+k of the tile as lanes, k < 8, from the words of columns c0..c0+7. */
 INLINE v16 column_plain(const struct backend_matrix *m, const uint8_t *tile, size_t column)
@@ -81,6 +82,8 @@ INLINE void group_plain(const struct backend_matrix *m, const uint8_t *tile, siz
     size_t c = 0;
     for (; c + 2 <= width; c += 2) {
         v16 even = column_plain(m, tile, first + c), odd = column_plain(m, tile, first + c + 1);
+        if (rows > 1) /* one row keeps up with what the processor fetches by itself */
+            __builtin_prefetch(tile + (first + c) * TILE * 2 + PREFETCH_BYTES);
 #pragma GCC unroll 8
         for (int r = 0; r < rows; r++) {
             acc[2 * r] = v16_fma(even, v16_set1(x[(size_t)r * stride + c]), acc[2 * r]);
@@ -130,8 +133,10 @@ INLINE void tile_direct(const struct backend_matrix *m, size_t tile, const float
         else
             group_plain(m, plain, first, x + first, stride, width, sum, rows);
         add_scaled(out, scales, sum, rows);
-        if (scales)
+        if (scales) {
             scales += TILE;
+            __builtin_prefetch(scales + PREFETCH_SCALES);
+        }
     }
 }
 
