@@ -7,8 +7,9 @@
 
 #define KERNELS_NAME kernels_avx2
 #define KERNELS_TEXT "avx2"
-/* Rows of x that share one pass: 2 accumulators of two registers each, out of 16 registers. */
-#define KERNEL_ROWS 2
+/* Rows of x that share one pass: 2 accumulators of two registers each; of 16 three are left for
+ * weights and x. */
+#define KERNEL_ROWS 3
 
 typedef struct {
     __m256 lo, hi;
