@@ -39,7 +39,7 @@ CUDA_ARCHS ?= 80 86 89 90 100 120
 CUDA_HOME  ?= $(patsubst %/bin/,%,$(dir $(realpath $(shell command -v $(NVCC) 2>/dev/null))))
 CUDA_CU    := $(sort $(wildcard src/backend/cuda/*.cu))
 CUDA_C     := $(sort $(wildcard src/backend/cuda/*.c))
-CUDA_BASE  := src/base/error.c src/quant/quant.c
+CUDA_BASE  := src/base/error.c src/base/reason.c src/quant/quant.c
 CUDA_OBJ   := $(CUDA_CU:%=$(BUILD)/%.o) $(CUDA_C:%.c=$(BUILD)/%.o) $(CUDA_BASE:%.c=$(BUILD)/%.o)
 CUDA_CODE  = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
              -gencode arch=compute_$(firstword $(CUDA_ARCHS)),code=compute_$(firstword $(CUDA_ARCHS))
