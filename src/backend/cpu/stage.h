@@ -43,7 +43,6 @@ struct backend_stage {
     struct backend_device *device;
     struct backend_shape shape;
     int n;                       /* rows of the current step */
-    int n_logits;                /* rows that want logits */
     struct backend_row *rows;    /* [max_rows] */
     float *x;                    /* [max_rows, hidden] residual stream */
     float *norm;                 /* [max_rows, hidden] */
