@@ -185,7 +185,7 @@ static void bad_requests_are_one_line(void **state)
             "--layers", "auto");
     REFUSED(2, "no range of layers", "extract", "-d", PAIRS, "-o", "x.pt", "--layers", "3-1");
     REFUSED(2, "ja or en", "extract", "-d", PAIRS, "-o", "x.pt", "--lang", "fr");
-    REFUSED(2, "unexpected: more", "extract", "-d", PAIRS, "-o", "x.pt", "more");
+    REFUSED(2, "more: unexpected", "extract", "-d", PAIRS, "-o", "x.pt", "more");
     REFUSED(1, "bad.json:1: pair 1: 'topic' is missing", "extract", "-m", MODEL, "-d", bad[0], "-o",
             scratch_path("bad.safetensors"));
     REFUSED(2, "IN OUT", "convert", "a.pt");

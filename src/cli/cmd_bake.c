@@ -19,6 +19,7 @@ struct bake_options {
     float strength;
     struct layer_range layers;
     bool force, json;
+    struct common_options common;
 };
 
 #define AT(field) offsetof(struct bake_options, field)
@@ -109,9 +110,10 @@ static int bake_vector(const struct bake_options *o, const char *dir,
     return rc;
 }
 
-static int bake(const struct bake_options *o, struct common_options *common,
-                struct gyaru_error *err)
+static int bake(void *user, struct gyaru_error *err)
 {
+    struct bake_options *o = user;
+    struct common_options *common = &o->common;
     char *dir;
     struct gyaru_vector *vector;
     if (common_options_finish(common, err))
@@ -134,12 +136,10 @@ static int bake(const struct bake_options *o, struct common_options *common,
 
 static int main_bake(int argc, char **argv)
 {
-    struct gyaru_error err;
     struct bake_options options = {.strength = NAN, .layers = {-1, -1}};
-    struct common_options common;
-    common_options_init(&common);
+    common_options_init(&options.common);
     const struct option_group groups[] = {
-        {bake_specs, &options}, {common_model_options, &common}, {NULL, NULL}};
+        {bake_specs, &options}, {common_model_options, &options.common}, {NULL, NULL}};
     const struct option_help help = {
         "bake", "-m DIR -v FILE -s X -o OUT [options]",
         "Writes an ordinary Hugging Face checkpoint (LlamaForCausalLM) with the steering in its\n"
@@ -148,17 +148,8 @@ static int main_bake(int argc, char **argv)
         "is fixed then. docs/bake.md says how to serve it.",
         groups};
     interrupt_catch();
-    enum option_result parsed = options_parse(&help, &argc, argv, &err);
-    int code = GYARU_OK;
-    if (parsed == OPTIONS_BAD)
-        code = options_fail("bake", &err);
-    else if (parsed == OPTIONS_OK) {
-        if (argc > 1)
-            error_set(&err, GYARU_USAGE, "%s: unexpected: see gyaru bake --help", argv[1]);
-        if (argc > 1 || bake(&options, &common, &err))
-            code = options_fail("bake", &err);
-    }
-    common_options_release(&common);
+    int code = options_run(&help, argc, argv, bake, &options);
+    common_options_release(&options.common);
     return code;
 }
 

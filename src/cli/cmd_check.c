@@ -13,6 +13,7 @@
 struct check_options {
     const char *vector;
     bool json;
+    struct common_options common;
 };
 
 static const struct option_spec check_specs[] = {
@@ -36,9 +37,10 @@ static void print_json(bool match, const char *reason, const char *warning)
     json_decref(root);
 }
 
-static int check(const struct check_options *o, struct common_options *common,
-                 struct gyaru_error *err)
+static int check(void *user, struct gyaru_error *err)
 {
+    struct check_options *o = user;
+    struct common_options *common = &o->common;
     char *dir, *warning = NULL;
     struct gyaru_vector *vector;
     if (common_options_finish(common, err))
@@ -66,29 +68,18 @@ static int check(const struct check_options *o, struct common_options *common,
 
 static int main_check(int argc, char **argv)
 {
-    struct gyaru_error err;
     struct check_options options = {0};
-    struct common_options common;
-    common_options_init(&common);
+    common_options_init(&options.common);
     const struct option_group groups[] = {
-        {check_specs, &options}, {common_model_options, &common}, {NULL, NULL}};
+        {check_specs, &options}, {common_model_options, &options.common}, {NULL, NULL}};
     const struct option_help help = {
         "check", "-m DIR -v FILE [options]",
         "Do model and vector belong together? Exit code 0: yes; 3: no, with the reason: hidden "
         "size,\n"
         "number of layers, a layer outside the model, or the fingerprint.",
         groups};
-    enum option_result parsed = options_parse(&help, &argc, argv, &err);
-    int code = GYARU_OK;
-    if (parsed == OPTIONS_BAD)
-        code = options_fail("check", &err);
-    else if (parsed == OPTIONS_OK) {
-        if (argc > 1)
-            error_set(&err, GYARU_USAGE, "%s: unexpected: see gyaru check --help", argv[1]);
-        if (argc > 1 || check(&options, &common, &err))
-            code = options_fail("check", &err);
-    }
-    common_options_release(&common);
+    int code = options_run(&help, argc, argv, check, &options);
+    common_options_release(&options.common);
     return code;
 }
 

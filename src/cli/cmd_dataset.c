@@ -148,8 +148,9 @@ static int generate(const struct dataset_options *o, const struct gyaru_generate
     return rc;
 }
 
-static int dataset(const struct dataset_options *o, struct gyaru_error *err)
+static int dataset(void *user, struct gyaru_error *err)
 {
+    const struct dataset_options *o = user;
     struct gyaru_generate_options options;
     gyaru_generate_options_init(&options);
     set_options(o, &options);
@@ -175,7 +176,6 @@ static int dataset(const struct dataset_options *o, struct gyaru_error *err)
 
 static int main_dataset(int argc, char **argv)
 {
-    struct gyaru_error err;
     struct gyaru_generate_options defaults;
     gyaru_generate_options_init(&defaults);
     struct dataset_options options = {.n_pairs = defaults.n_pairs,
@@ -191,17 +191,7 @@ static int main_dataset(int argc, char **argv)
         "plainly, checks each pair, and writes what `gyaru extract` reads.",
         groups};
     interrupt_catch();
-    enum option_result parsed = options_parse(&help, &argc, argv, &err);
-    int code = GYARU_OK;
-    if (parsed == OPTIONS_BAD)
-        code = options_fail("dataset", &err);
-    else if (parsed == OPTIONS_OK) {
-        if (argc > 1)
-            error_set(&err, GYARU_USAGE, "%s: unexpected: see gyaru dataset --help", argv[1]);
-        if (argc > 1 || dataset(&options, &err))
-            code = options_fail("dataset", &err);
-    }
-    return code;
+    return options_run(&help, argc, argv, dataset, &options);
 }
 
 const struct command cmd_dataset = {"dataset", "pairs of texts from any OpenAI-compatible endpoint",

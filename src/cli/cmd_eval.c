@@ -17,6 +17,7 @@
 struct eval_options {
     const char *ids, *dump;
     bool json;
+    struct common_options common;
 };
 
 static const struct option_spec eval_specs[] = {
@@ -90,9 +91,10 @@ static int evaluate(const struct eval_options *options, const struct loaded_mode
     return 0;
 }
 
-static int eval(const struct eval_options *options, struct common_options *common,
-                struct gyaru_error *err)
+static int eval(void *user, struct gyaru_error *err)
 {
+    struct eval_options *options = user;
+    struct common_options *common = &options->common;
     struct gyaru_eval e = {0};
     int32_t *ids;
     if (!options->ids)
@@ -124,13 +126,11 @@ static int eval(const struct eval_options *options, struct common_options *commo
 
 static int main_eval(int argc, char **argv)
 {
-    struct gyaru_error err;
     struct eval_options options = {0};
-    struct common_options common;
-    common_options_init(&common);
+    common_options_init(&options.common);
     const struct option_group groups[] = {{eval_specs, &options},
-                                          {common_model_options, &common},
-                                          {common_steering_options, &common},
+                                          {common_model_options, &options.common},
+                                          {common_steering_options, &options.common},
                                           {NULL, NULL}};
     const struct option_help help = {
         "eval", "--ids 1,2,3 [options]",
@@ -138,11 +138,8 @@ static int main_eval(int argc, char **argv)
         "raw meter (cosine) and the gauge (calibrated) when a vector is given.",
         groups};
     interrupt_catch();
-    enum option_result parsed = options_parse(&help, &argc, argv, &err);
-    int code = GYARU_OK;
-    if (parsed == OPTIONS_BAD || (parsed == OPTIONS_OK && eval(&options, &common, &err)))
-        code = options_fail("eval", &err);
-    common_options_release(&common);
+    int code = options_run(&help, argc, argv, eval, &options);
+    common_options_release(&options.common);
     return code;
 }
 

@@ -32,6 +32,7 @@ struct extract_options {
     int limit, max_tokens;
     uint64_t seed;
     bool compare, json;
+    struct common_options common;
 };
 
 #define AT(field) offsetof(struct extract_options, field)
@@ -154,8 +155,8 @@ static int make_options(const struct extract_options *o, struct gyaru_extract_op
         out->step = (double)o->step;
     if (o->split && parse_split(o->split, out->split, err))
         return -1;
-    if (o->language && strcmp(o->language, "ja") && strcmp(o->language, "en"))
-        return error_set(err, GYARU_USAGE, "--lang %.20s: expected ja or en", o->language);
+    if (options_check_language(o->language, err))
+        return -1;
     return parse_layers(o, out, err);
 }
 
@@ -165,16 +166,13 @@ static int make_options(const struct extract_options *o, struct gyaru_extract_op
 /* What the butler test of the methods needs. */
 struct material {
     struct gyaru_measure_options options;
-    struct text_list messages;
-    char *system, *style;
+    struct butler_texts butler;
     float *doses;
 };
 
 static void material_release(struct material *m)
 {
-    text_list_release(&m->messages);
-    free(m->system);
-    free(m->style);
+    butler_texts_release(&m->butler);
     free(m->doses);
 }
 
@@ -182,17 +180,19 @@ static int read_material(const struct extract_options *o, struct material *m,
                          struct gyaru_error *err)
 {
     struct gyaru_measure_options *out = &m->options;
-    if (texts_messages(o->messages, &m->messages, err) || texts_style(o->style, &m->style, err) ||
-        texts_prompt(o->prompts, o->against ? o->against : AGAINST, 0, &m->system, err) ||
+    const struct butler_files files = {.messages = o->messages,
+                                       .style = o->style,
+                                       .prompts = o->prompts,
+                                       .prompt = o->against ? o->against : AGAINST};
+    if (butler_texts_read(&files, &m->butler, err) ||
         numbers_parse("doses", o->doses ? o->doses : DOSES, 0, GYARU_STRENGTH_MAX, &m->doses,
                       &out->n_strengths, err))
         return -1;
-    size_t limit = o->limit > 0 ? (size_t)o->limit : MESSAGES;
-    out->style = m->style;
-    out->system = m->system;
+    out->style = m->butler.style;
+    out->system = m->butler.system;
     out->strengths = m->doses;
-    out->messages = (const char *const *)m->messages.items;
-    out->n_messages = m->messages.n < limit ? m->messages.n : limit;
+    out->messages = (const char *const *)m->butler.messages.items;
+    out->n_messages = butler_texts_count(&m->butler, o->limit > 0 ? o->limit : MESSAGES);
     if (o->max_tokens > 0)
         out->max_tokens = o->max_tokens;
     if (o->seed)
@@ -258,9 +258,10 @@ static int extract_loaded(const struct extract_options *o, struct gyaru_model *m
     return rc;
 }
 
-static int extract(const struct extract_options *o, struct common_options *common,
-                   struct gyaru_error *err)
+static int extract(void *user, struct gyaru_error *err)
 {
+    struct extract_options *o = user;
+    struct common_options *common = &o->common;
     struct gyaru_extract_options options;
     if (make_options(o, &options, err))
         return -1;
@@ -286,25 +287,18 @@ static int extract(const struct extract_options *o, struct common_options *commo
 
 static int main_extract(int argc, char **argv)
 {
-    struct gyaru_error err;
     struct extract_options options = {0};
-    struct common_options common;
-    common_options_init(&common);
+    common_options_init(&options.common);
     const struct option_group groups[] = {
-        {extract_specs, &options}, {common_model_options, &common}, {NULL, NULL}};
+        {extract_specs, &options}, {common_model_options, &options.common}, {NULL, NULL}};
     const struct option_help help = {
         "extract", "-d PAIRS -o FILE [options]",
         "Makes a control vector from contrastive pairs and reports on every layer. When it is\n"
         "interrupted, the same command goes on from FILE.journal. --context is 512 here.",
         groups};
     interrupt_catch();
-    enum option_result parsed = options_parse(&help, &argc, argv, &err);
-    int code = GYARU_OK;
-    if (parsed == OPTIONS_OK && argc > 1)
-        parsed = (enum option_result)error_set(&err, GYARU_USAGE, "unexpected: %.80s", argv[1]);
-    if (parsed == OPTIONS_BAD || (parsed == OPTIONS_OK && extract(&options, &common, &err)))
-        code = options_fail("extract", &err);
-    common_options_release(&common);
+    int code = options_run(&help, argc, argv, extract, &options);
+    common_options_release(&options.common);
     return code;
 }
 

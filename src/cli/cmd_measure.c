@@ -24,6 +24,8 @@ struct measure_options {
     const char *messages, *prompts, *prompt, *system, *style, *strengths;
     int prompt_index, limit, samples, batch;
     bool json, require;
+    struct common_options common;
+    struct sampling_options sampling;
 };
 
 #define AT(field) offsetof(struct measure_options, field)
@@ -56,26 +58,15 @@ static const struct option_spec measure_specs[] = {
 
 /* What the files say. */
 struct material {
-    struct text_list messages;
-    char *system, *style;
+    struct butler_texts butler;
     float *strengths;
     size_t n_strengths;
 };
 
 static void material_release(struct material *m)
 {
-    text_list_release(&m->messages);
-    free(m->system);
-    free(m->style);
+    butler_texts_release(&m->butler);
     free(m->strengths);
-}
-
-static int read_system(const struct measure_options *o, char **out, struct gyaru_error *err)
-{
-    if (!o->system)
-        return texts_prompt(o->prompts, o->prompt ? o->prompt : PROMPT, o->prompt_index, out, err);
-    *out = strdup(o->system);
-    return *out ? 0 : error_memory(err, strlen(o->system), "a prompt");
 }
 
 static int read_material(const struct measure_options *o, bool steered, struct material *out,
@@ -83,10 +74,15 @@ static int read_material(const struct measure_options *o, bool steered, struct m
 {
     const char *strengths = o->strengths ? o->strengths : steered ? STRENGTHS : "0";
     if (numbers_parse("strengths", strengths, GYARU_STRENGTH_MIN, GYARU_STRENGTH_MAX,
-                      &out->strengths, &out->n_strengths, err) ||
-        texts_style(o->style, &out->style, err) || texts_messages(o->messages, &out->messages, err))
+                      &out->strengths, &out->n_strengths, err))
         return -1;
-    return read_system(o, &out->system, err);
+    const struct butler_files files = {.messages = o->messages,
+                                       .style = o->style,
+                                       .prompts = o->prompts,
+                                       .prompt = o->prompt ? o->prompt : PROMPT,
+                                       .prompt_index = o->prompt_index,
+                                       .system = o->system};
+    return butler_texts_read(&files, &out->butler, err);
 }
 
 /* ---- the table --------------------------------------------------------------------------------
@@ -196,12 +192,10 @@ static int measure_loaded(const struct measure_options *o, const struct sampling
         options.sampling.temperature = temperature;
     if (sampling->max_tokens > 0)
         options.max_tokens = sampling->max_tokens;
-    options.style = m->style;
-    options.system = m->system;
-    options.messages = (const char *const *)m->messages.items;
-    options.n_messages = m->messages.n;
-    if (o->limit > 0 && (size_t)o->limit < options.n_messages)
-        options.n_messages = (size_t)o->limit;
+    options.style = m->butler.style;
+    options.system = m->butler.system;
+    options.messages = (const char *const *)m->butler.messages.items;
+    options.n_messages = butler_texts_count(&m->butler, o->limit);
     options.strengths = m->strengths;
     options.n_strengths = m->n_strengths;
     options.vector = loaded->vector;
@@ -218,9 +212,10 @@ static int measure_loaded(const struct measure_options *o, const struct sampling
     return rc;
 }
 
-static int measure(const struct measure_options *o, struct common_options *common,
-                   const struct sampling_options *sampling, struct gyaru_error *err)
+static int measure(void *user, struct gyaru_error *err)
 {
+    struct measure_options *o = user;
+    struct common_options *common = &o->common;
     struct progress progress = PROGRESS_INIT;
     struct load_options load = {.sessions = o->batch > 0 ? o->batch : SESSIONS,
                                 .find_vector = true,
@@ -237,7 +232,7 @@ static int measure(const struct measure_options *o, struct common_options *commo
         fprintf(stderr, "gyaru measure: warning: %s\n", loaded.warning);
     int rc = read_material(o, loaded.vector >= 0, &material, err);
     if (!rc)
-        rc = measure_loaded(o, sampling, &material, &loaded, err);
+        rc = measure_loaded(o, &o->sampling, &material, &loaded, err);
     material_release(&material);
     loaded_model_release(&loaded);
     return rc;
@@ -245,16 +240,13 @@ static int measure(const struct measure_options *o, struct common_options *commo
 
 static int main_measure(int argc, char **argv)
 {
-    struct gyaru_error err;
     struct measure_options options = {.samples = 3};
-    struct common_options common;
-    struct sampling_options sampling;
-    common_options_init(&common);
-    sampling_options_init(&sampling);
+    common_options_init(&options.common);
+    sampling_options_init(&options.sampling);
     const struct option_group groups[] = {{measure_specs, &options},
-                                          {common_model_options, &common},
-                                          {common_steering_options, &common},
-                                          {sampling_options, &sampling},
+                                          {common_model_options, &options.common},
+                                          {common_steering_options, &options.common},
+                                          {sampling_options, &options.sampling},
                                           {NULL, NULL}};
     const struct option_help help = {
         "measure", "[options]",
@@ -264,14 +256,8 @@ static int main_measure(int argc, char **argv)
         "--seed 1, --context 512; -s has no meaning.",
         groups};
     interrupt_catch();
-    enum option_result parsed = options_parse(&help, &argc, argv, &err);
-    int code = GYARU_OK;
-    if (parsed == OPTIONS_OK && argc > 1)
-        parsed = (enum option_result)error_set(&err, GYARU_USAGE, "unexpected: %.80s", argv[1]);
-    if (parsed == OPTIONS_BAD ||
-        (parsed == OPTIONS_OK && measure(&options, &common, &sampling, &err)))
-        code = options_fail("measure", &err);
-    common_options_release(&common);
+    int code = options_run(&help, argc, argv, measure, &options);
+    common_options_release(&options.common);
     return code;
 }
 

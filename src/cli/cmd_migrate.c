@@ -104,8 +104,8 @@ struct migration {
     struct common_options common; /* its config */
     struct gyaru_migrate_options options;
     char *from, *to, *vector, *report;
-    struct text_list messages;
-    char *system, *style_system, *style;
+    struct butler_texts butler;
+    char *style_system;
 };
 
 static void migration_release(struct migration *m)
@@ -114,10 +114,8 @@ static void migration_release(struct migration *m)
     free(m->to);
     free(m->vector);
     free(m->report);
-    text_list_release(&m->messages);
-    free(m->system);
+    butler_texts_release(&m->butler);
     free(m->style_system);
-    free(m->style);
     common_options_release(&m->common);
 }
 
@@ -234,13 +232,15 @@ static int read_material(const struct migrate_options *o, struct migration *m,
     m->report = o->report ? strdup(o->report) : named(o, REPORT_FOLDER "/migrate-*");
     if (!m->vector || !m->report)
         return error_memory(err, strlen(o->to), "a path");
-    if (texts_messages(o->messages, &m->messages, err) || texts_style(o->style, &m->style, err) ||
-        texts_prompt(o->prompts, o->prompt ? o->prompt : AGAINST, 0, &m->system, err))
+    const struct butler_files files = {.messages = o->messages,
+                                       .style = o->style,
+                                       .prompts = o->prompts,
+                                       .prompt = o->prompt ? o->prompt : AGAINST};
+    if (butler_texts_read(&files, &m->butler, err))
         return -1;
     struct gyaru_error ignored; /* a persona of one's own may have no such prompt */
     if (texts_prompt(o->prompts, CONTROL, 0, &m->style_system, &ignored))
         m->style_system = NULL;
-    size_t limit = o->limit > 0 ? (size_t)o->limit : MESSAGES;
     to->dataset = o->dataset;
     to->vector = m->vector;
     to->report_dir = m->report;
@@ -248,11 +248,11 @@ static int read_material(const struct migrate_options *o, struct migration *m,
     to->layer_first = o->layers.first;
     to->layer_last = o->layers.last;
     to->strength = o->strength;
-    to->style = m->style;
-    to->system = m->system;
+    to->style = m->butler.style;
+    to->system = m->butler.system;
     to->style_system = m->style_system;
-    to->messages = (const char *const *)m->messages.items;
-    to->n_messages = m->messages.n < limit ? m->messages.n : limit;
+    to->messages = (const char *const *)m->butler.messages.items;
+    to->n_messages = butler_texts_count(&m->butler, o->limit > 0 ? o->limit : MESSAGES);
     if (o->max_tokens > 0)
         to->max_tokens = o->max_tokens;
     if (o->seed)
@@ -369,11 +369,12 @@ static int run(const struct migrate_options *o, struct migration *m, struct gyar
     return rc;
 }
 
-static int migrate(const struct migrate_options *o, struct gyaru_error *err)
+static int migrate(void *user, struct gyaru_error *err)
 {
+    const struct migrate_options *o = user;
     struct migration m = {0};
-    if (o->language && strcmp(o->language, "ja") && strcmp(o->language, "en"))
-        return error_set(err, GYARU_USAGE, "--lang %.20s: expected ja or en", o->language);
+    if (options_check_language(o->language, err))
+        return -1;
     if (o->rollback)
         return rollback(o, err);
     common_options_init(&m.common);
@@ -386,7 +387,6 @@ static int migrate(const struct migrate_options *o, struct gyaru_error *err)
 
 static int main_migrate(int argc, char **argv)
 {
-    struct gyaru_error err;
     struct migrate_options options = {.strength = NAN, .layers = {-1, -1}};
     const struct option_group groups[] = {{migrate_specs, &options}, {NULL, NULL}};
     const struct option_help help = {
@@ -398,13 +398,7 @@ static int main_migrate(int argc, char **argv)
         "When it is interrupted, the same command goes on where it was.",
         groups};
     interrupt_catch();
-    enum option_result parsed = options_parse(&help, &argc, argv, &err);
-    int code = GYARU_OK;
-    if (parsed == OPTIONS_OK && argc > 1)
-        parsed = (enum option_result)error_set(&err, GYARU_USAGE, "unexpected: %.80s", argv[1]);
-    if (parsed == OPTIONS_BAD || (parsed == OPTIONS_OK && migrate(&options, &err)))
-        code = options_fail("migrate", &err);
-    return code;
+    return options_run(&help, argc, argv, migrate, &options);
 }
 
 const struct command cmd_migrate = {"migrate", "move a persona to another model, and back",

@@ -32,6 +32,7 @@ struct tune_options {
     int limit, pairs, max_tokens;
     uint64_t seed;
     bool own_layers, force, json;
+    struct common_options common;
 };
 
 #define AT(field) offsetof(struct tune_options, field)
@@ -83,18 +84,16 @@ static const struct option_spec tune_specs[] = {
 
 /* What the files say. */
 struct material {
-    struct text_list messages;
-    char *system, *control, *style;
+    struct butler_texts butler;
+    char *control;
     float *ladder;
     size_t n_ladder;
 };
 
 static void material_release(struct material *m)
 {
-    text_list_release(&m->messages);
-    free(m->system);
+    butler_texts_release(&m->butler);
     free(m->control);
-    free(m->style);
     free(m->ladder);
 }
 
@@ -104,8 +103,11 @@ static int read_material(const struct tune_options *o, struct material *m, struc
     if (o->ladder && numbers_parse("ladder", o->ladder, GYARU_STRENGTH_MIN, GYARU_STRENGTH_MAX,
                                    &m->ladder, &m->n_ladder, err))
         return -1;
-    if (texts_messages(o->messages, &m->messages, err) || texts_style(o->style, &m->style, err) ||
-        texts_prompt(o->prompts, o->prompt ? o->prompt : AGAINST, 0, &m->system, err))
+    const struct butler_files files = {.messages = o->messages,
+                                       .style = o->style,
+                                       .prompts = o->prompts,
+                                       .prompt = o->prompt ? o->prompt : AGAINST};
+    if (butler_texts_read(&files, &m->butler, err))
         return -1;
     return strcmp(control, "none") ? texts_prompt(o->prompts, control, 0, &m->control, err) : 0;
 }
@@ -123,13 +125,11 @@ static void make_options(const struct tune_options *o, const struct material *m,
         if (texts[i].given)
             *texts[i].field = texts[i].given;
     out->dataset = o->dataset;
-    out->style = m->style;
-    out->system = m->system;
+    out->style = m->butler.style;
+    out->system = m->butler.system;
     out->style_system = m->control;
-    out->messages = (const char *const *)m->messages.items;
-    out->n_messages = m->messages.n;
-    if (o->limit > 0 && (size_t)o->limit < out->n_messages)
-        out->n_messages = (size_t)o->limit;
+    out->messages = (const char *const *)m->butler.messages.items;
+    out->n_messages = butler_texts_count(&m->butler, o->limit);
     if (m->ladder) {
         out->ladder = m->ladder;
         out->n_ladder = m->n_ladder;
@@ -190,9 +190,10 @@ static int tune_loaded(const struct tune_options *o, struct gyaru_model *model,
     return rc;
 }
 
-static int tune(const struct tune_options *o, struct common_options *common,
-                struct gyaru_error *err)
+static int tune(void *user, struct gyaru_error *err)
 {
+    struct tune_options *o = user;
+    struct common_options *common = &o->common;
     struct progress progress = PROGRESS_INIT;
     struct load_options load = {
         .sessions = SESSIONS, .progress = progress_show, .progress_user = &progress};
@@ -200,8 +201,8 @@ static int tune(const struct tune_options *o, struct common_options *common,
     struct material material = {0};
     if (!o->vector || !o->dataset)
         return error_set(err, GYARU_USAGE, "give the vector and the pairs: -v FILE -d PAIRS");
-    if (o->language && strcmp(o->language, "ja") && strcmp(o->language, "en"))
-        return error_set(err, GYARU_USAGE, "--lang %.20s: expected ja or en", o->language);
+    if (options_check_language(o->language, err))
+        return -1;
     common->vector = "none"; /* gyaru_tune attaches what it makes of the file */
     if (common->context == OPTION_UNSET)
         common->context = CONTEXT;
@@ -221,12 +222,10 @@ static int tune(const struct tune_options *o, struct common_options *common,
 
 static int main_tune(int argc, char **argv)
 {
-    struct gyaru_error err;
     struct tune_options options = {.kl_budget = NAN};
-    struct common_options common;
-    common_options_init(&common);
+    common_options_init(&options.common);
     const struct option_group groups[] = {
-        {tune_specs, &options}, {common_model_options, &common}, {NULL, NULL}};
+        {tune_specs, &options}, {common_model_options, &options.common}, {NULL, NULL}};
     const struct option_help help = {
         "tune", "-v FILE -d PAIRS [options]",
         "Measures what a vector does at every strength, chooses the one of most effect that does "
@@ -235,13 +234,8 @@ static int main_tune(int argc, char **argv)
         "interrupted, the same command goes on from FILE.tune-journal. --context is 512 here.",
         groups};
     interrupt_catch();
-    enum option_result parsed = options_parse(&help, &argc, argv, &err);
-    int code = GYARU_OK;
-    if (parsed == OPTIONS_OK && argc > 1)
-        parsed = (enum option_result)error_set(&err, GYARU_USAGE, "unexpected: %.80s", argv[1]);
-    if (parsed == OPTIONS_BAD || (parsed == OPTIONS_OK && tune(&options, &common, &err)))
-        code = options_fail("tune", &err);
-    common_options_release(&common);
+    int code = options_run(&help, argc, argv, tune, &options);
+    common_options_release(&options.common);
     return code;
 }
 

@@ -221,3 +221,26 @@ int options_fail(const char *command, const struct gyaru_error *err)
     fprintf(stderr, "gyaru %s: %s\n", command, err->text);
     return (int)err->status;
 }
+
+int options_run(const struct option_help *help, int argc, char **argv, options_work *work,
+                void *user)
+{
+    struct gyaru_error err;
+    enum option_result parsed = options_parse(help, &argc, argv, &err);
+    if (parsed == OPTIONS_HELPED)
+        return GYARU_OK;
+    int rc = parsed;
+    if (!rc && argc > 1)
+        rc = error_set(&err, GYARU_USAGE, "%.80s: unexpected: see gyaru %s --help", argv[1],
+                       help->command);
+    if (!rc)
+        rc = work(user, &err);
+    return rc ? options_fail(help->command, &err) : GYARU_OK;
+}
+
+int options_check_language(const char *asked, struct gyaru_error *err)
+{
+    if (!asked || !strcmp(asked, "ja") || !strcmp(asked, "en"))
+        return 0;
+    return error_set(err, GYARU_USAGE, "--lang %.20s: expected ja or en", asked);
+}

@@ -73,8 +73,19 @@ int options_parse_layers(const char *name, const char *value, struct layer_range
 /* Is the user's language Japanese? `asked` is "ja", "en", or NULL: by the locale's variables. */
 bool options_japanese(const char *asked);
 
+/* 0 if `asked` is one of those, or NULL. */
+int options_check_language(const char *asked, struct gyaru_error *err);
+
 /* Prints "gyaru COMMAND: TEXT" on stderr and returns the exit code that belongs to it. */
 int options_fail(const char *command, const struct gyaru_error *err);
+
+/* What a command does once its options, `user`, are set. */
+typedef int options_work(void *user, struct gyaru_error *err);
+
+/* A command without anything but options, from its line to its exit code: parses, works, and says
+ * what went wrong. */
+int options_run(const struct option_help *help, int argc, char **argv, options_work *work,
+                void *user);
 
 /* ---- model and vector -------------------------------------------------------------------- */
 

@@ -163,3 +163,31 @@ int numbers_parse(const char *option, const char *text, float least, float most,
     *n = count;
     return 0;
 }
+
+/* ---- the butler test --------------------------------------------------------------------------
+ */
+
+int butler_texts_read(const struct butler_files *files, struct butler_texts *out,
+                      struct gyaru_error *err)
+{
+    if (texts_messages(files->messages, &out->messages, err) ||
+        texts_style(files->style, &out->style, err))
+        return -1;
+    if (!files->system)
+        return texts_prompt(files->prompts, files->prompt, files->prompt_index, &out->system, err);
+    out->system = strdup(files->system);
+    return out->system ? 0 : error_memory(err, strlen(files->system), "a prompt");
+}
+
+void butler_texts_release(struct butler_texts *texts)
+{
+    text_list_release(&texts->messages);
+    free(texts->system);
+    free(texts->style);
+    *texts = (struct butler_texts){0};
+}
+
+size_t butler_texts_count(const struct butler_texts *texts, int limit)
+{
+    return limit > 0 && (size_t)limit < texts->messages.n ? (size_t)limit : texts->messages.n;
+}

@@ -29,6 +29,28 @@ int texts_prompt(const char *path, const char *name, int index, char **out,
 /* Where the style's file is (caller frees). NULL: TEXTS_STYLE. */
 int texts_style(const char *path, char **out, struct gyaru_error *err);
 
+/* What a butler test is made of. */
+struct butler_files {
+    const char *messages, *style; /* NULL: as above */
+    const char *prompts, *prompt; /* the system prompt: which text of which file */
+    int prompt_index;
+    const char *system; /* in place of the three; NULL: none */
+};
+
+struct butler_texts {
+    struct text_list messages;
+    char *system;
+    char *style; /* path */
+};
+
+/* `out` must be zero; release it also after a failure. */
+int butler_texts_read(const struct butler_files *files, struct butler_texts *out,
+                      struct gyaru_error *err);
+void butler_texts_release(struct butler_texts *texts);
+
+/* How many messages to use; limit 0 or less: all. */
+size_t butler_texts_count(const struct butler_texts *texts, int limit);
+
 /* "0,8,12" (caller frees); each from least to most. `option` stands in the message. */
 int numbers_parse(const char *option, const char *text, float least, float most, float **out,
                   size_t *n, struct gyaru_error *err);
