@@ -113,6 +113,12 @@ static void check_report(const char *name, const json_t *expected)
     json_decref(now);
 }
 
+/* What tune and migrate are given alike. */
+#define MEASURED                                                                                   \
+    "-d", planted.pairs, "--style", planted.style, "--messages", planted.messages, "--prompts",    \
+        planted.prompts, "--limit", "16", "-n", "16", "--seed", SEED, "--report", report, "-t",    \
+        "1"
+
 /* ---- kills ------------------------------------------------------------------------------------
  */
 
@@ -216,37 +222,9 @@ static void check_tune(bool complete)
 
 static void tune_goes_on(void **state)
 {
-    const char *const arguments[] = {"tune",
-                                     "-m",
-                                     planted.model,
-                                     "-v",
-                                     vector,
-                                     "-d",
-                                     planted.pairs,
-                                     "-o",
-                                     tuned,
-                                     "--style",
-                                     planted.style,
-                                     "--messages",
-                                     planted.messages,
-                                     "--prompts",
-                                     planted.prompts,
-                                     "--limit",
-                                     "16",
-                                     "-n",
-                                     "16",
-                                     "--pairs",
-                                     "4",
-                                     "--ladder",
-                                     "-5,0,5,12,20",
-                                     "--seed",
-                                     SEED,
-                                     "--own-layers",
-                                     "--report",
-                                     report,
-                                     "-t",
-                                     "1",
-                                     NULL};
+    const char *const arguments[] = {
+        "tune",    "-m", planted.model, "-v",           vector,         "-o",     tuned,
+        "--pairs", "4",  "--ladder",    "-5,0,5,12,20", "--own-layers", MEASURED, NULL};
     const struct work work = {arguments, clean_tune, check_tune, journal};
     snprintf(journal, sizeof journal, "%s.tune-journal", tuned);
     double seconds = run(&work);
@@ -320,29 +298,12 @@ static void migrate_goes_on(void **state)
                                      PLANTED_BASE "/vector.safetensors",
                                      "-c",
                                      config,
-                                     "-d",
-                                     planted.pairs,
-                                     "--style",
-                                     planted.style,
-                                     "--messages",
-                                     planted.messages,
-                                     "--prompts",
-                                     planted.prompts,
-                                     "--limit",
-                                     "16",
-                                     "-n",
-                                     "16",
                                      "--layers",
                                      "1-1",
-                                     "--seed",
-                                     SEED,
                                      "-o",
                                      migrated,
-                                     "--report",
-                                     report,
-                                     "-t",
-                                     "1",
                                      "--apply",
+                                     MEASURED,
                                      NULL};
     const struct work work = {arguments, clean_migrate, check_migrate, first_phase};
     snprintf(first_phase, sizeof first_phase, "%s/phase-extract.json", report);

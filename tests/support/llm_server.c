@@ -2,27 +2,23 @@
 #include "llm_server.h"
 
 #include "base/str.h"
+#include "support/stand_in.h"
 
-#include <arpa/inet.h>
 #include <setjmp.h>
-#include <signal.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <jansson.h>
 
 #include <cmocka.h>
 
-#define REQUEST_MAX ((size_t)1 << 20)
-#define N_BAD       9
+#define N_BAD 9
 
 /* ---- pairs ---------------------------------------------------------------------------------- */
 
@@ -130,17 +126,6 @@ static void make_content(struct llm_server *s, enum llm_reply reply, struct str 
 
 /* ---- HTTP ----------------------------------------------------------------------------------- */
 
-static void send_all(int fd, const char *data, size_t len)
-{
-    while (len) {
-        ssize_t n = send(fd, data, len, MSG_NOSIGNAL);
-        if (n <= 0)
-            return;
-        data += n;
-        len -= (size_t)n;
-    }
-}
-
 static void answer(int fd, const char *status, const char *headers, const char *body)
 {
     struct str out = STR_INIT;
@@ -148,7 +133,7 @@ static void answer(int fd, const char *status, const char *headers, const char *
                "HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n%s"
                "Connection: close\r\n\r\n%s",
                status, strlen(body), headers, body);
-    send_all(fd, out.data, out.len);
+    stand_in_send(fd, out.data, out.len);
     str_release(&out);
 }
 
@@ -199,25 +184,6 @@ static void answer_models(const struct llm_server *s, int fd)
     str_release(&body);
 }
 
-/* Reads until the body is whole; its beginning, or NULL. */
-static char *read_request(int fd, char *buffer)
-{
-    size_t len = 0;
-    while (len < REQUEST_MAX) {
-        ssize_t n = recv(fd, buffer + len, REQUEST_MAX - len, 0);
-        if (n <= 0)
-            return NULL;
-        len += (size_t)n;
-        buffer[len] = '\0';
-        char *body = strstr(buffer, "\r\n\r\n");
-        const char *length = body ? strcasestr(buffer, "\r\nContent-Length:") : NULL;
-        size_t wanted = length ? (size_t)strtoul(length + 17, NULL, 10) : 0;
-        if (body && len >= (size_t)(body + 4 - buffer) + wanted)
-            return body + 4;
-    }
-    return NULL;
-}
-
 static void keep_request(struct llm_server *s, const char *head, const char *body)
 {
     const char *key = strcasestr(head, "\r\nAuthorization: ");
@@ -231,12 +197,13 @@ static void keep_request(struct llm_server *s, const char *head, const char *bod
     json_decref(json);
 }
 
-static void serve(struct llm_server *s, int listener)
+static void serve(void *state, int listener)
 {
-    char *buffer = malloc(REQUEST_MAX + 1);
+    struct llm_server *s = state;
+    char *buffer = malloc(STAND_IN_REQUEST + 1);
     for (;;) {
         int fd = accept(listener, NULL, NULL);
-        char *body = fd >= 0 && buffer ? read_request(fd, buffer) : NULL;
+        char *body = fd >= 0 && buffer ? stand_in_read(fd, buffer) : NULL;
         if (body && !strncmp(buffer, "GET /v1/models ", 15)) {
             answer_models(s, fd);
         } else if (body && !strncmp(buffer, "POST /v1/chat/completions ", 26)) {
@@ -251,47 +218,21 @@ static void serve(struct llm_server *s, int listener)
 
 /* ---- the process ---------------------------------------------------------------------------- */
 
-static int listen_anywhere(int *port)
-{
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, len) || listen(fd, 16) ||
-        getsockname(fd, (struct sockaddr *)&address, &len))
-        fail_msg("cannot listen");
-    *port = ntohs(address.sin_port);
-    return fd;
-}
-
 struct llm_server *llm_server_start(const int *replies)
 {
-    struct llm_server *s =
-        mmap(NULL, sizeof *s, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (s == MAP_FAILED)
-        fail_msg("cannot share memory");
+    struct llm_server *s = stand_in_share(sizeof *s);
     while (s->n_script < LLM_SCRIPT_MAX && replies[s->n_script] >= 0) {
         s->script[s->n_script] = (enum llm_reply)replies[s->n_script];
         s->n_script++;
     }
     s->n_models = 1;
-    int listener = listen_anywhere(&s->port);
+    s->pid = stand_in_start(&s->port, serve, s);
     snprintf(s->base, sizeof s->base, "http://127.0.0.1:%d/v1", s->port);
-    pid_t pid = fork();
-    if (pid < 0)
-        fail_msg("fork failed");
-    if (!pid) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failing test must not leave it behind */
-        serve(s, listener);
-        _exit(0);
-    }
-    s->pid = pid;
-    close(listener);
     return s;
 }
 
 void llm_server_stop(struct llm_server *s)
 {
-    kill(s->pid, SIGKILL);
-    waitpid(s->pid, NULL, 0);
+    stand_in_end(s->pid);
     munmap(s, sizeof *s);
 }

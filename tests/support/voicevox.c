@@ -3,8 +3,8 @@
 
 #include "base/clock.h"
 #include "base/str.h"
+#include "support/stand_in.h"
 
-#include <arpa/inet.h>
 #include <math.h>
 #include <poll.h>
 #include <setjmp.h>
@@ -17,7 +17,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -25,9 +24,8 @@
 
 #include <cmocka.h>
 
-#define REQUEST_MAX ((size_t)1 << 20)
-#define RATE        24000
-#define LONG_BYTES  ((size_t)64 << 20)
+#define RATE       24000
+#define LONG_BYTES ((size_t)64 << 20)
 
 static const char speakers[] =
     "[{\"name\":\"ずんだもん\",\"speaker_uuid\":\"388f246b-8c41-4ac1-8e2d-5d79f3ff56d9\","
@@ -40,18 +38,6 @@ static const char speakers[] =
 
 /* ---- answers -------------------------------------------------------------------------------- */
 
-static void send_all(int fd, const void *data, size_t len)
-{
-    const char *p = data;
-    while (len) {
-        ssize_t n = send(fd, p, len, MSG_NOSIGNAL);
-        if (n <= 0)
-            return;
-        p += n;
-        len -= (size_t)n;
-    }
-}
-
 static int answer(int fd, int status, const char *type, const void *body, size_t len)
 {
     char head[256];
@@ -59,8 +45,8 @@ static int answer(int fd, int status, const char *type, const void *body, size_t
                      "HTTP/1.1 %d X\r\ncontent-type: %s\r\ncontent-length: %zu\r\n"
                      "connection: close\r\n\r\n",
                      status, type, len);
-    send_all(fd, head, (size_t)n);
-    send_all(fd, body, len);
+    stand_in_send(fd, head, (size_t)n);
+    stand_in_send(fd, body, len);
     return status;
 }
 
@@ -129,8 +115,8 @@ static int answer_tone(int fd, double seconds, bool cut)
         int h = snprintf(
             head, sizeof head,
             "HTTP/1.1 200 OK\r\ncontent-type: audio/wav\r\ncontent-length: %zu\r\n\r\n", len);
-        send_all(fd, head, (size_t)h);
-        send_all(fd, wav, len / 2);
+        stand_in_send(fd, head, (size_t)h);
+        stand_in_send(fd, wav, len / 2);
     } else {
         answer(fd, 200, "audio/wav", wav, len);
     }
@@ -144,11 +130,11 @@ static int answer_long(int fd, const char *type, const char *begin, size_t len)
     char head[200], *block = calloc(1, 65536);
     int n = snprintf(head, sizeof head,
                      "HTTP/1.1 200 OK\r\ncontent-type: %s\r\nconnection: close\r\n\r\n", type);
-    send_all(fd, head, (size_t)n);
-    send_all(fd, begin, len);
+    stand_in_send(fd, head, (size_t)n);
+    stand_in_send(fd, begin, len);
     memset(block, ' ', 65536);
     for (size_t sent = 0; sent < LONG_BYTES; sent += 65536)
-        send_all(fd, block, 65536);
+        stand_in_send(fd, block, 65536);
     free(block);
     return 200;
 }
@@ -295,7 +281,7 @@ static int dispatch(struct voicevox_stand_in *v, struct voicevox_call *call, int
                          "HTTP/1.1 307 X\r\nlocation: %s\r\ncontent-length: 0\r\n"
                          "connection: close\r\n\r\n",
                          v->elsewhere);
-        send_all(fd, head, (size_t)n);
+        stand_in_send(fd, head, (size_t)n);
         return 307;
     }
     char *arguments = strchr(path + 1, '?');
@@ -314,30 +300,11 @@ static int dispatch(struct voicevox_stand_in *v, struct voicevox_call *call, int
 
 /* ---- the process ---------------------------------------------------------------------------- */
 
-/* Reads until the body is whole; its beginning, or NULL. */
-static char *read_request(int fd, char *buffer)
-{
-    size_t len = 0;
-    while (len < REQUEST_MAX) {
-        ssize_t n = recv(fd, buffer + len, REQUEST_MAX - len, 0);
-        if (n <= 0)
-            return NULL;
-        len += (size_t)n;
-        buffer[len] = '\0';
-        char *body = strstr(buffer, "\r\n\r\n");
-        const char *length = body ? strcasestr(buffer, "\r\nContent-Length:") : NULL;
-        size_t wanted = length ? (size_t)strtoul(length + 17, NULL, 10) : 0;
-        if (body && len >= (size_t)(body + 4 - buffer) + wanted)
-            return body + 4;
-    }
-    return NULL;
-}
-
 static void serve_one(struct voicevox_stand_in *v, int n, int fd)
 {
     struct voicevox_call *call = &v->calls[n];
-    char *buffer = malloc(REQUEST_MAX + 1);
-    char *body = buffer ? read_request(fd, buffer) : NULL;
+    char *buffer = malloc(STAND_IN_REQUEST + 1);
+    char *body = buffer ? stand_in_read(fd, buffer) : NULL;
     if (body) {
         char *request = strdup(buffer);
         call->status = dispatch(v, call, fd, request, body);
@@ -347,8 +314,9 @@ static void serve_one(struct voicevox_stand_in *v, int n, int fd)
     free(buffer);
 }
 
-static void serve(struct voicevox_stand_in *v, int listener)
+static void serve(void *state, int listener)
 {
+    struct voicevox_stand_in *v = state;
     signal(SIGCHLD, SIG_IGN);
     for (;;) {
         int fd = accept(listener, NULL, NULL);
@@ -368,43 +336,14 @@ static void serve(struct voicevox_stand_in *v, int listener)
     }
 }
 
-static int listen_at(int *port)
-{
-    int one = 1;
-    struct sockaddr_in address = {.sin_family = AF_INET,
-                                  .sin_port = htons((uint16_t)*port),
-                                  .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-    socklen_t len = sizeof address;
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, len) || listen(fd, 64) ||
-        getsockname(fd, (struct sockaddr *)&address, &len))
-        fail_msg("cannot listen");
-    *port = ntohs(address.sin_port);
-    return fd;
-}
-
 void voicevox_come_back(struct voicevox_stand_in *v)
 {
-    int listener = listen_at(&v->port);
-    pid_t pid = fork();
-    if (pid < 0)
-        fail_msg("fork failed");
-    if (!pid) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL); /* a failing test must not leave it behind */
-        serve(v, listener);
-        _exit(0);
-    }
-    v->pid = pid;
-    close(listener);
+    v->pid = stand_in_start(&v->port, serve, v);
 }
 
 struct voicevox_stand_in *voicevox_start(int port)
 {
-    struct voicevox_stand_in *v =
-        mmap(NULL, sizeof *v, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-    if (v == MAP_FAILED)
-        fail_msg("cannot share memory");
+    struct voicevox_stand_in *v = stand_in_share(sizeof *v);
     v->port = port;
     voicevox_come_back(v);
     snprintf(v->base, sizeof v->base, "http://127.0.0.1:%d", v->port);
@@ -413,8 +352,7 @@ struct voicevox_stand_in *voicevox_start(int port)
 
 void voicevox_leave(struct voicevox_stand_in *v)
 {
-    kill(v->pid, SIGKILL);
-    waitpid(v->pid, NULL, 0);
+    stand_in_end(v->pid);
 }
 
 void voicevox_stop(struct voicevox_stand_in *v)
