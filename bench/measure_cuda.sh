@@ -66,7 +66,7 @@ ours() {
         timeout "$@"
 }
 # All but those that load.
-kernels='append|add|attend|cutlass|edit|embed|expand|flash|gemm|meter|nvjet|pack|pair|plain|product|sm[0-9]|split'
+kernels='append|add|attend|batch|cutlass|edit|embed|expand|flash|gemm|meter|nvjet|pack|pair|plain|product|sm[0-9]|split|store'
 # split SHAPE FIGURE LAUNCHES: microseconds of the first step of a figure, by kernel
 split() {
     say "kernels of $2, $1"

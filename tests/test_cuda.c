@@ -16,8 +16,9 @@
 
 #include <cmocka.h>
 
-#define MAX_ROWS 160 /* from 64 rows on, products of 4-bit weights take another way */
-#define POINTS   6   /* taps of a step */
+#define MAX_ROWS  160  /* from 129 rows on, products of 4-bit weights take another way */
+#define MOST_ROWS 1100 /* of the one test whose products come in two shares */
+#define POINTS    6    /* taps of a step */
 
 /* Relative errors of what an operation adds to the stream, |difference| / |expected| over a row. */
 #define EXACT_TYPES 1e-4 /* bf16 weights see 16 bits of x */
@@ -211,7 +212,7 @@ static void pair_free(struct pair *p)
 struct result {
     float *taps;   /* [POINTS, n, hidden] */
     float *logits; /* [n_logits, vocab] */
-    float meter[MAX_ROWS][2];
+    float meter[MOST_ROWS][2];
 };
 
 static float *poisoned(size_t n)
@@ -424,7 +425,7 @@ static void odd_shapes_agree(void **state)
  * they begin, and few rows on what they left in the cache. */
 static void large_chunks_agree(void **state)
 {
-    static const int counts[] = {64, 9, 151, 63, 1, MAX_ROWS};
+    static const int counts[] = {129, 9, 64, 128, 1, MAX_ROWS};
     static const enum kind kinds[] = {NESTED, NESTED_LARGE, PLAIN_4BIT};
     for (int round = 0; round < 8; round++) {
         struct pair p;
@@ -440,6 +441,32 @@ static void large_chunks_agree(void **state)
         check_steps(&p, counts, sizeof counts / sizeof *counts);
         pair_free(&p);
     }
+}
+
+/* More rows than one product through a library holds at once. */
+static void shares_agree(void **state)
+{
+    struct backend_shape shape = random_shape(1);
+    struct pair p;
+    struct backend_row *rows = allocate(MOST_ROWS * sizeof *rows);
+    struct result want, got;
+    int pos[8] = {0};
+    shape.max_rows = MOST_ROWS;
+    shape.hidden = 128;
+    shape.intermediate = 192;
+    shape.n_heads = 2 * shape.n_kv_heads;
+    pair_new(&p, &shape, NESTED);
+    int n = random_rows(&p, rows, pos, MOST_ROWS);
+    assert_true(n > 1024);
+    for (int r = 0; r < n; r++)
+        rows[r].logits = r < 5;
+    run_step(&p, CPU, rows, n, true, &want);
+    run_step(&p, GPU, rows, n, true, &got);
+    compare(&p, rows, n, &got, &want);
+    result_free(&got);
+    result_free(&want);
+    pair_free(&p);
+    free(rows);
 }
 
 /* Past one split of attention, by chunks and row by row. */
@@ -464,13 +491,14 @@ static void long_contexts_agree(void **state)
 
 /* ---- promises -------------------------------------------------------------------------------- */
 
-/* The rows of a step, one by one in fresh stages, give the same bits. */
+/* The rows of a step, one by one in fresh stages, give the same bits; those of a step of more than
+ * eight rows, with eight others. */
 static void rows_do_not_depend_on_neighbours(void **state)
 {
     for (int kind = 0; kind < N_KINDS; kind++) {
         struct backend_shape shape = random_shape(kind);
         struct pair together, alone;
-        struct backend_row rows[MAX_ROWS];
+        struct backend_row rows[MAX_ROWS], few[9];
         uint64_t seed = state_of_random;
         shape.n_slots = 48;
         shape.context = 8;
@@ -489,10 +517,14 @@ static void rows_do_not_depend_on_neighbours(void **state)
             }
             run_step(&together, GPU, rows, n, true, &all);
             for (int r = 0; r < n; r++) {
-                run_step(&alone, GPU, &rows[r], 1, true, &one);
+                const int n_few = n > 8 ? 9 : 1;
+                for (int i = 0; i < n_few; i++)
+                    few[i] = rows[(r + i) % n];
+                run_step(&alone, GPU, few, n_few, true, &one);
                 for (size_t t = 0; t < 5; t++)
                     assert_memory_equal(all.taps + (t * (size_t)n + (size_t)r) * hidden,
-                                        one.taps + t * hidden, hidden * sizeof(float));
+                                        one.taps + t * (size_t)n_few * hidden,
+                                        hidden * sizeof(float));
                 if (rows[r].logits)
                     assert_memory_equal(all.logits + logits++ * (size_t)shape.vocab, one.logits,
                                         (size_t)shape.vocab * sizeof(float));
@@ -511,7 +543,7 @@ static void tiles_do_not_depend_on_neighbours(void **state)
     for (int round = 0; round < 4; round++) {
         struct backend_shape shape = random_shape(round);
         struct pair together, apart;
-        struct backend_row rows[60];
+        struct backend_row rows[MAX_ROWS];
         struct result all, part;
         uint64_t seed = state_of_random;
         size_t hidden = (size_t)shape.hidden;
@@ -520,6 +552,13 @@ static void tiles_do_not_depend_on_neighbours(void **state)
         pair_new(&together, &shape, NESTED);
         state_of_random = seed;
         pair_new(&apart, &shape, NESTED);
+        for (int i = 0; round == 0 && i < 5; i++) { /* long enough for several blocks */
+            int n = random_rows(&together, rows, pos, MAX_ROWS);
+            run_step(&together, GPU, rows, n, true, &all);
+            run_step(&apart, GPU, rows, n, true, &part);
+            result_free(&all);
+            result_free(&part);
+        }
         assert_int_equal(random_rows(&together, rows, pos, 60), 60);
         run_step(&together, GPU, rows, 60, true, &all);
         for (int first = 0, n = 9; first < 60; first += n, n = first == 9 ? 34 : 60 - first) {
@@ -566,6 +605,35 @@ static void whole_steps_agree(void **state)
             assert_memory_equal(whole.logits, taps.logits,
                                 n_logits * (size_t)shape.vocab * sizeof *taps.logits);
             result_free(&whole);
+            result_free(&taps);
+        }
+        pair_free(&p);
+    }
+}
+
+/* Without taps, what follows a product of many rows - edits, the next norm - is done with it: the
+ * bits stay. */
+static void fused_chunks_agree(void **state)
+{
+    static const int counts[] = {9, 30, 63, MAX_ROWS};
+    for (int kind = 0; kind < N_KINDS; kind++) {
+        struct backend_shape shape = random_shape(kind);
+        struct pair p;
+        int pos[8] = {0};
+        pair_new(&p, &shape, kind);
+        for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
+            struct backend_row rows[MAX_ROWS];
+            struct result taps, fused;
+            size_t n_logits = 0;
+            int n = random_rows(&p, rows, pos, counts[i]);
+            for (int r = 0; r < n; r++)
+                n_logits += rows[r].logits;
+            run_step(&p, GPU, rows, n, true, &taps);
+            run_step(&p, GPU, rows, n, false, &fused);
+            assert_memory_equal(fused.meter, taps.meter, (size_t)n * sizeof *taps.meter);
+            assert_memory_equal(fused.logits, taps.logits,
+                                n_logits * (size_t)shape.vocab * sizeof *taps.logits);
+            result_free(&fused);
             result_free(&taps);
         }
         pair_free(&p);
@@ -672,10 +740,12 @@ int main(int argc, char **argv)
         cmocka_unit_test(mixed_types_agree),
         cmocka_unit_test(odd_shapes_agree),
         cmocka_unit_test(large_chunks_agree),
+        cmocka_unit_test(shares_agree),
         cmocka_unit_test(long_contexts_agree),
         cmocka_unit_test(rows_do_not_depend_on_neighbours),
         cmocka_unit_test(tiles_do_not_depend_on_neighbours),
         cmocka_unit_test(whole_steps_agree),
+        cmocka_unit_test(fused_chunks_agree),
         cmocka_unit_test(graphs_take_new_values),
         cmocka_unit_test(large_activations_agree),
         cmocka_unit_test(plans_are_what_is_taken),

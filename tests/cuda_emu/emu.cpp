@@ -19,8 +19,7 @@ dim3 threadIdx, blockIdx, blockDim, gridDim;
 /* ---- fibers -----------------------------------------------------------------------------------
  */
 
-#define MULTIPROCESSORS 3                  /* a tile can be cut by two borders */
-#define SHARED_OLDEST   ((size_t)99 << 10) /* single kernels must run everywhere */
+#define MULTIPROCESSORS 3 /* a tile can be cut by two borders */
 #define SHARED_MOST     ((size_t)227 << 10)
 
 #define STACK_BYTES ((size_t)128 << 10) /* with sanitizers, frames are large */
@@ -312,11 +311,17 @@ static cudaError_t submit(cudaStream_t stream, std::function<void()> work)
 
 static cudaError_t last_error;
 
+/* EMU_SHARED: what a block of the pretended GPU may take, KiB. */
+static size_t shared_most(void)
+{
+    const char *kib = getenv("EMU_SHARED");
+    return kib ? (size_t)atoi(kib) << 10 : SHARED_MOST;
+}
+
 void emu_launch(std::function<void()> kernel, dim3 grid, unsigned threads, size_t shared,
                 cudaStream_t stream, bool together)
 {
-    size_t most = together ? SHARED_MOST : SHARED_OLDEST;
-    if (!grid.x || !grid.y || !grid.z || !threads || threads > 1024 || shared > most ||
+    if (!grid.x || !grid.y || !grid.z || !threads || threads > 1024 || shared > shared_most() ||
         (together && grid.x * grid.y * grid.z > MULTIPROCESSORS)) {
         last_error = cudaErrorInvalidValue;
         return;
@@ -360,7 +365,7 @@ cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
     prop->major = 9;
     prop->minor = 0;
     prop->multiProcessorCount = MULTIPROCESSORS;
-    prop->sharedMemPerBlockOptin = SHARED_MOST;
+    prop->sharedMemPerBlockOptin = shared_most();
     memset(&prop->uuid, 0x11, sizeof prop->uuid);
     return cudaSuccess;
 }

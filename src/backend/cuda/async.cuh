@@ -16,6 +16,16 @@ __device__ __forceinline__ void async_copy(void *to, const void *from, bool insi
                  : "memory");
 }
 
+/* The same, or nothing at all: without a branch. */
+__device__ __forceinline__ void async_copy_if(bool wanted, void *to, const void *from)
+{
+    uint32_t at = (uint32_t)__cvta_generic_to_shared(to);
+    asm volatile("{ .reg .pred p; setp.ne.b32 p, %2, 0;\n"
+                 "@p cp.async.cg.shared.global [%0], [%1], 16; }" ::"r"(at),
+                 "l"(from), "r"((int)wanted)
+                 : "memory");
+}
+
 __device__ __forceinline__ void async_commit()
 {
     asm volatile("cp.async.commit_group;" ::: "memory");

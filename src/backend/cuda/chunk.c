@@ -1,16 +1,21 @@
 /*
- * chunk.c - the operations of a step of many rows. See chunk.h.
+ * chunk.c - the operations of a step of more than CUDA_GRAPH_ROWS rows. See chunk.h.
  *
- * Products of CUDA_CHUNK_ROWS rows and more whose weights are 4-bit go through cuBLASLt; attention
- * of more than CUDA_FLASH_ROWS rows over a cache of halves is tiled. All else stays with step.c: an
- * operation is taken here as a whole or not at all.
+ * A product goes one of two ways: by batch.cu, which reads the weights as they lie, or, of 4-bit
+ * weights and CUDA_CHUNK_ROWS rows and more, expanded and through cuBLASLt. Attention of more than
+ * CUDA_FLASH_ROWS rows over a cache of halves is tiled. What can go neither way (float32 weights,
+ * parts that are not alike) stays with step.c: an operation is taken here as a whole or not at all.
  *
- * Who holds what: `packed` has x as fp16 rows, `h` a product as float rows. Where gate_up is taken
- * here, down is too, and finds its input in `packed`; where attention is tiled and the output
- * projection taken, attention leaves its result there itself.
+ * Who holds what: `packed` has the rows that the next product reads, `partial` (batch.cu) or `h`
+ * (cuBLASLt) what it gives. Where gate_up is taken here, down is too, the same way, and finds its
+ * input where the other one's product does not lie: in `h` or behind gate_up's input in `packed`.
+ * Where attention is tiled and the output projection reads fp16, attention packs its result itself.
+ * What is added to the stream is packed for the operation that follows, steering edits between them
+ * included, if all rows are at hand: `prepared` is that operation then, and edits up to `done` are.
  */
 #include "backend/cuda/stage.h"
 
+#include <limits.h>
 #include <math.h>
 #include <stdlib.h>
 
@@ -66,19 +71,82 @@ size_t cuda_chunk_product(const struct backend_device *device, const struct back
     return rows * larger(larger(w.queries + 2 * w.keys, w.hidden), 2 * w.intermediate);
 }
 
+/* The longest product of batch.cu, in floats for each row of a pass. */
+static size_t segments_of(const struct backend_device *device, const struct backend_shape *s)
+{
+    const size_t block = CUDA_BLOCK_ROWS, slack = 3 * CUDA_TILE_ROWS;
+    struct widths w = widths_of(s);
+    size_t rows = larger(larger(w.queries + 2 * w.keys, w.hidden), 2 * w.intermediate) + slack;
+    return ((size_t)device->multiprocessors + (rows + block - 1) / block) * block;
+}
+
+/* Positions of a block's share: it depends on the stage alone, as a row's bits must. */
+static int flash_split(const struct backend_shape *s)
+{
+    const int share =
+        (int)padded_to(((size_t)s->context + CUDA_FLASH_PARTS - 1) / CUDA_FLASH_PARTS, CUDA_GROUP);
+    return share > CUDA_FLASH_SPLIT ? share : CUDA_FLASH_SPLIT;
+}
+
+size_t cuda_chunk_partial(const struct backend_device *device, const struct backend_shape *s)
+{
+    size_t vocab = ((size_t)s->vocab + CUDA_BLOCK_ROWS) / CUDA_BLOCK_ROWS * CUDA_BLOCK_ROWS;
+    size_t rows = s->max_rows < CUDA_BATCH_ROWS ? (size_t)s->max_rows : CUDA_BATCH_ROWS;
+
+    size_t splits = (size_t)(s->context / flash_split(s) + 1);
+    size_t attention =
+        splits * rows * (size_t)s->n_heads * ((size_t)s->head_dim + 2) * (splits > 1);
+    /* The head takes as many rows at once as there is room for: one at least. */
+    return larger(larger(rows * segments_of(device, s), attention),
+                  (size_t)device->multiprocessors * CUDA_BLOCK_ROWS + vocab);
+}
+
 /* ---- products ---------------------------------------------------------------------------------
  */
+
+enum way { WAY_NONE, WAY_BATCH, WAY_GEMM };
 
 static bool is_4bit(const struct backend_matrix *m)
 {
     return m->w.layout == CUDA_NESTED || m->w.layout == CUDA_4BIT;
 }
 
+static bool all_4bit(const struct backend_matrix *const *parts, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (!is_4bit(parts[i]))
+            return false;
+    return true;
+}
+
+static bool all_alike(const struct backend_matrix *const *parts, int n)
+{
+    for (int i = 0; i < n; i++)
+        if (parts[i]->w.layout == CUDA_F32 || parts[i]->host ||
+            !cuda_matrix_alike(parts[0], parts[i]))
+            return false;
+    return true;
+}
+
+/* Of a product of n rows. */
+static enum way way_of(const struct backend_stage *stage, int n,
+                       const struct backend_matrix *const *parts, int n_parts)
+{
+    if (n <= CUDA_GRAPH_ROWS)
+        return WAY_NONE;
+    if (stage->gemms.blas && n >= CUDA_CHUNK_ROWS && all_4bit(parts, n_parts))
+        return WAY_GEMM;
+    return all_alike(parts, n_parts) ? WAY_BATCH : WAY_NONE;
+}
+
 /* Weights of one product, one part under the other: out gets `pitch` columns. */
 struct wide {
+    enum way way;
+    const struct backend_matrix *const *parts;
     int n_parts, pitch, cols;
     int at[3]; /* column of out where a part begins */
     float alpha;
+    struct cuda_cut cut;
 };
 
 /* The power of two that brings the largest weight of all parts below 2^15. */
@@ -95,91 +163,118 @@ static int exponent_of(const struct backend_matrix *const *parts, int n)
     return e > 100 ? 100 : e < -100 ? -100 : e;
 }
 
-static struct wide expand(struct backend_stage *stage, const struct backend_matrix *const *parts,
-                          int n)
+static void expand(struct backend_stage *stage, struct wide *w)
 {
-    int e = exponent_of(parts, n);
-    struct wide out = {
-        .n_parts = n, .cols = parts[0]->w.groups * CUDA_GROUP, .alpha = ldexpf(1, -e)};
-    for (int i = 0; i < n; i++) {
-        size_t padded = padded_to(parts[i]->w.rows, CUDA_PAD);
-        out.at[i] = out.pitch;
-        cuda_expand(&(struct cuda_expand){.w = parts[i]->w,
+    int e = exponent_of(w->parts, w->n_parts);
+    w->alpha = ldexpf(1, -e);
+    for (int i = 0; i < w->n_parts; i++) {
+        size_t padded = padded_to(w->parts[i]->w.rows, CUDA_PAD);
+        w->at[i] = w->pitch;
+        cuda_expand(&(struct cuda_expand){.w = w->parts[i]->w,
                                           .padded = padded,
                                           .scale = ldexpf(1, e),
                                           .out = (uint16_t *)stage->expanded +
-                                                 (size_t)out.pitch * (size_t)out.cols},
+                                                 (size_t)w->pitch * (size_t)w->cols},
                     stage->device->stream);
-        out.pitch += (int)padded;
+        w->pitch += (int)padded;
     }
+}
+
+/* The product of some matrices, ready to be multiplied by rows. */
+static struct wide widen(struct backend_stage *stage, enum way way,
+                         const struct backend_matrix *const *parts, int n)
+{
+    struct wide out = {
+        .way = way, .parts = parts, .n_parts = n, .cols = parts[0]->w.groups * CUDA_GROUP};
+    if (way == WAY_GEMM) {
+        expand(stage, &out);
+        return out;
+    }
+    struct cuda_weights weights[3];
+    for (int i = 0; i < n; i++) {
+        weights[i] = parts[i]->w;
+        out.at[i] = out.pitch;
+        out.pitch += parts[i]->w.tiles * CUDA_TILE_ROWS;
+    }
+    out.cut = cuda_cut_of(weights, n, stage->device->multiprocessors);
     return out;
 }
 
-/* Rows [first, first+n) of `packed` times what is expanded: to h, or added to rows of x. */
-static void multiply(struct backend_stage *stage, const struct wide *w, int first, int n,
-                     bool into_x)
+static void run_gemm(struct backend_stage *stage, const struct cuda_gemm *gemm)
 {
-    struct cuda_gemm gemm = {.m = into_x ? stage->shape.hidden : w->pitch,
-                             .n = n,
-                             .k = w->cols,
-                             .w = stage->expanded,
-                             .x = (uint16_t *)stage->packed + (size_t)first * (size_t)w->cols,
-                             .out = stage->h,
-                             .pitch = w->pitch,
-                             .alpha = w->alpha};
-    if (into_x) {
-        gemm.out = stage->x + (size_t)first * (size_t)stage->shape.hidden;
-        gemm.pitch = stage->shape.hidden;
-        gemm.beta = 1;
-    }
-    if (!cuda_gemm_run(&stage->gemms, &gemm, stage->device->stream))
+    if (!cuda_gemm_run(&stage->gemms, gemm, stage->device->stream))
         stage->failed = "cuBLASLt refused a product";
 }
 
-static void pack(struct backend_stage *stage, const float *x, const struct backend_vector *norm,
-                 int cols, int padded, int n)
+/* Rows [first, first+n) of x, of which there are `all`. row_scale: of row 0, NULL: none. */
+static struct cuda_product_rows multiply(struct backend_stage *stage, const struct wide *w,
+                                         const void *x, int all, int first, int n,
+                                         const float *row_scale)
 {
-    cuda_plain(&(struct cuda_plain){.x = x,
-                                    .norm = norm ? norm->data : NULL,
-                                    .eps = stage->shape.norm_eps,
-                                    .n = n,
-                                    .cols = cols,
-                                    .padded = padded,
-                                    .out = stage->packed,
-                                    .row_scale = stage->row_scale},
-               stage->device->stream);
+    const uint16_t *from = (const uint16_t *)x + (size_t)first * (size_t)w->cols;
+    struct cuda_product_rows out = {.n = n,
+                                    .pitch = w->pitch,
+                                    .row_scale = row_scale ? row_scale + first : NULL,
+                                    .cut = w->cut};
+    if (w->way == WAY_GEMM) {
+        run_gemm(stage, &(struct cuda_gemm){.m = w->pitch,
+                                            .n = n,
+                                            .k = w->cols,
+                                            .w = stage->expanded,
+                                            .x = from,
+                                            .out = stage->h,
+                                            .pitch = w->pitch,
+                                            .alpha = w->alpha});
+        out.product = stage->h;
+        return out;
+    }
+    struct cuda_batch batch = {.n_parts = w->n_parts,
+                               .cut = w->cut,
+                               .n = n,
+                               .x = from,
+                               .plane = (size_t)all * (size_t)w->cols / 8,
+                               .unscale = 1 / w->parts[0]->w.table_scale,
+                               .shared = stage->device->shared,
+                               .out = stage->partial};
+    for (int i = 0; i < w->n_parts; i++)
+        batch.parts[i] = w->parts[i]->w;
+    cuda_batch(&batch, stage->device->stream);
+    out.product = stage->partial;
+    return out;
 }
 
-/* How many rows of a product fit into h: equal shares of n. */
+/* How many rows of a product are made at once, of n: equal shares. */
 static int share_of(const struct backend_stage *stage, const struct wide *w, int n)
 {
     size_t most = stage->h_floats / (size_t)w->pitch;
+    if (w->way == WAY_BATCH) {
+        const int kernel = cuda_batch_rows(w->parts[0]->w.layout, stage->device->shared);
+        most =
+            stage->partial_floats / ((size_t)(w->cut.blocks + w->cut.row_blocks) * CUDA_BLOCK_ROWS);
+        most = most < (size_t)kernel ? most : (size_t)kernel;
+    }
     int parts = (int)(((size_t)n + most - 1) / most);
     int rows = (int)padded_to((size_t)((n + parts - 1) / parts), CUDA_PAD);
     return rows < (int)most ? rows : (int)most;
 }
 
-static struct cuda_product_rows rows_of(const struct backend_stage *stage, const struct wide *w,
-                                        int first, int n)
+static struct cuda_plain plain_of(const struct backend_stage *stage, const struct backend_matrix *m,
+                                  const float *x, const struct backend_vector *norm, int n,
+                                  void *out)
 {
-    return (struct cuda_product_rows){stage->h, n, w->pitch, stage->row_scale + first};
+    return (struct cuda_plain){.layout = m->w.layout,
+                               .x = x,
+                               .norm = norm ? norm->data : NULL,
+                               .eps = stage->shape.norm_eps,
+                               .n = n,
+                               .cols = (int)m->w.cols,
+                               .padded = m->w.groups * CUDA_GROUP,
+                               .out = out,
+                               .row_scale = stage->row_scale};
 }
 
 /* ---- operations -------------------------------------------------------------------------------
  */
-
-static bool can_multiply(const struct backend_stage *stage, const struct step_list *list)
-{
-    return stage->gemms.blas && list->n >= CUDA_CHUNK_ROWS;
-}
-
-static bool all_4bit(const struct step_op *op, int n)
-{
-    for (int i = 0; i < n; i++)
-        if (!is_4bit(op->matrix[i]))
-            return false;
-    return true;
-}
 
 /* The next operation of a kind, NULL if there is none; and the one before. */
 static const struct step_op *after(const struct step_list *list, int i, enum step_kind kind)
@@ -198,47 +293,86 @@ static const struct step_op *before(const struct step_list *list, int i, enum st
     return NULL;
 }
 
-/* gate_up and the down that follows it go the same way: h lies elsewhere. */
-static bool takes_mlp(const struct backend_stage *stage, const struct step_op *gate_up,
-                      const struct step_op *down)
+/* gate_up and the down that follows it go the same way. */
+static enum way mlp_way(const struct backend_stage *stage, int n, const struct step_op *gate_up,
+                        const struct step_op *down)
 {
-    return gate_up && down && all_4bit(gate_up, 2) && all_4bit(down, 1) &&
-           stage->shape.intermediate <= CUDA_GATE_MOST;
+    if (!gate_up || !down || stage->shape.intermediate > CUDA_GATE_MOST)
+        return WAY_NONE;
+    enum way way = way_of(stage, n, gate_up->matrix, 2), other = way_of(stage, n, down->matrix, 1);
+    if (way == other)
+        return way;
+    return all_alike(gate_up->matrix, 2) && all_alike(down->matrix, 1) ? WAY_BATCH : WAY_NONE;
 }
 
-static bool run_qkv(struct backend_stage *stage, const struct step_op *op, int n)
+/* Of the operation itself; an operation that reads no norm'ed x has none. */
+static enum way norm_way(const struct backend_stage *stage, const struct step_list *list, int i)
 {
-    if (!all_4bit(op, 3))
+    const struct step_op *op = &list->ops[i];
+    if (op->kind == STEP_QKV)
+        return way_of(stage, list->n, op->matrix, 3);
+    if (op->kind == STEP_GATE_UP)
+        return mlp_way(stage, list->n, op, after(list, i, STEP_DOWN));
+    return WAY_NONE;
+}
+
+/* Where that operation finds its x: gate_up through cuBLASLt has down's input before it. */
+static void *norm_place(const struct backend_stage *stage, const struct step_list *list, int i)
+{
+    const struct step_op *op = &list->ops[i];
+    size_t before_it = 0;
+    if (op->kind == STEP_GATE_UP && norm_way(stage, list, i) == WAY_GEMM)
+        before_it = (size_t)list->n * padded_to((size_t)stage->shape.intermediate, CUDA_GROUP);
+    return (uint16_t *)stage->packed + before_it;
+}
+
+/* x of operation i, packed now if it is not yet. */
+static const void *norm_input(struct backend_stage *stage, const struct step_list *list, int i)
+{
+    const struct step_op *op = &list->ops[i];
+    void *place = norm_place(stage, list, i);
+    if (stage->prepared != i) {
+        struct cuda_plain plain =
+            plain_of(stage, op->matrix[0], stage->x, op->norm, list->n, place);
+        cuda_plain(&plain, stage->device->stream);
+    }
+    return place;
+}
+
+static bool run_qkv(struct backend_stage *stage, const struct step_list *list, int i)
+{
+    const struct step_op *op = &list->ops[i];
+    const enum way way = norm_way(stage, list, i);
+    if (way == WAY_NONE)
         return false;
-    const int hidden = stage->shape.hidden;
-    pack(stage, stage->x, op->norm, hidden, op->matrix[0]->w.groups * CUDA_GROUP, n);
-    struct wide w = expand(stage, op->matrix, 3);
-    const int share = share_of(stage, &w, n);
+    const void *x = norm_input(stage, list, i);
+    const size_t queries = (size_t)stage->shape.n_heads * (size_t)stage->shape.head_dim;
+    struct wide w = widen(stage, way, op->matrix, 3);
+    const int n = list->n, share = share_of(stage, &w, n);
     for (int first = 0; first < n; first += share) {
         const int rows = n - first < share ? n - first : share;
-        struct cuda_append_rows append = {.p = rows_of(stage, &w, first, rows),
-                                          .cache = stage->cache,
-                                          .layer = op->index,
-                                          .rows = stage->rows + first,
-                                          .rope = stage->rope,
-                                          .q = stage->q + (size_t)first *
-                                                              (size_t)stage->shape.n_heads *
-                                                              (size_t)stage->shape.head_dim};
-        for (int i = 0; i < 3; i++) {
-            append.at[i] = w.at[i];
-            append.bias[i] = op->bias[i] ? op->bias[i]->data : NULL;
+        struct cuda_append_rows append = {
+            .p = multiply(stage, &w, x, n, first, rows, stage->row_scale),
+            .cache = stage->cache,
+            .layer = op->index,
+            .rows = stage->rows + first,
+            .rope = stage->rope,
+            .q = stage->q + (size_t)first * queries};
+        for (int part = 0; part < 3; part++) {
+            append.at[part] = w.at[part];
+            append.bias[part] = op->bias[part] ? op->bias[part]->data : NULL;
         }
-        multiply(stage, &w, first, rows, false);
         cuda_append_rows(&append, stage->device->stream);
     }
     return true;
 }
 
-/* Is the projection after this attention taken here, and does attention feed it? */
+/* Does attention leave its result as the projection after it reads it? */
 static bool feeds(const struct backend_stage *stage, const struct step_list *list,
                   const struct step_op *project)
 {
-    return stage->n_tiles && can_multiply(stage, list) && project && all_4bit(project, 1);
+    return stage->n_tiles && project && all_4bit(project->matrix, 1) &&
+           way_of(stage, list->n, project->matrix, 1) != WAY_NONE;
 }
 
 static bool run_attend(struct backend_stage *stage, const struct step_list *list, int i)
@@ -247,6 +381,7 @@ static bool run_attend(struct backend_stage *stage, const struct step_list *list
         return false;
     const struct step_op *project = after(list, i, STEP_PROJECT);
     const bool packed = feeds(stage, list, project);
+    const int split = list->n < CUDA_BATCH_ROWS ? flash_split(&stage->shape) : INT_MAX;
     cuda_flash(
         &(struct cuda_flash){.cache = stage->cache,
                              .layer = list->ops[i].index,
@@ -255,6 +390,10 @@ static bool run_attend(struct backend_stage *stage, const struct step_list *list
                              .tiles = stage->tiles,
                              .order = stage->order,
                              .rows = stage->rows,
+                             .n = list->n,
+                             .split = split,
+                             .splits = stage->last_pos / split + 1,
+                             .partial = stage->partial,
                              .q = stage->q,
                              .out = packed ? NULL : stage->attention,
                              .half_out = stage->packed,
@@ -263,85 +402,150 @@ static bool run_attend(struct backend_stage *stage, const struct step_list *list
     return true;
 }
 
-/* x += what lies packed times the op's matrix; scaled: with row_scale to be undone. */
-static void add_product(struct backend_stage *stage, const struct step_op *op, int n, bool scaled)
+/* The edits that follow operation i, and what the operation after them wants packed. */
+static void find_next(struct backend_stage *stage, const struct step_list *list, int i,
+                      struct cuda_add_rows *add)
 {
-    struct wide w = expand(stage, op->matrix, 1);
-    if (!scaled) {
-        multiply(stage, &w, 0, n, true);
+    int next = i + 1;
+    for (; next < list->n_ops && list->ops[next].kind == STEP_EDIT && add->n_edits < CUDA_EDITS;
+         next++)
+        add->edits[add->n_edits++] =
+            (struct cuda_edit_of){list->ops[next].index, list->ops[next].norm->data};
+    stage->done = next - 1;
+    if (next == list->n_ops || norm_way(stage, list, next) == WAY_NONE)
+        return;
+    add->pack = plain_of(stage, list->ops[next].matrix[0], add->x, list->ops[next].norm, list->n,
+                         norm_place(stage, list, next));
+    stage->prepared = next;
+}
+
+/* x += the op's matrix times rows that lie packed. */
+static void add_product(struct backend_stage *stage, const struct step_list *list, int i,
+                        enum way way, const void *x, const float *row_scale)
+{
+    const int n = list->n, hidden = stage->shape.hidden;
+    struct wide w = widen(stage, way, list->ops[i].matrix, 1);
+    const int share = share_of(stage, &w, n);
+    struct cuda_add_rows add = {.cols = hidden, .x = stage->x, .rows = stage->rows};
+    if (way == WAY_GEMM && !row_scale) { /* the library adds */
+        run_gemm(stage, &(struct cuda_gemm){.m = hidden,
+                                            .n = n,
+                                            .k = w.cols,
+                                            .w = stage->expanded,
+                                            .x = x,
+                                            .out = stage->x,
+                                            .pitch = hidden,
+                                            .alpha = w.alpha,
+                                            .beta = 1});
         return;
     }
-    const int share = share_of(stage, &w, n), hidden = stage->shape.hidden;
+    if (share >= n)
+        find_next(stage, list, i, &add);
     for (int first = 0; first < n; first += share) {
-        struct cuda_product_rows rows =
-            rows_of(stage, &w, first, n - first < share ? n - first : share);
-        multiply(stage, &w, first, rows.n, false);
-        cuda_add_rows(&rows, hidden, stage->x + (size_t)first * (size_t)hidden,
-                      stage->device->stream);
+        add.p = multiply(stage, &w, x, n, first, n - first < share ? n - first : share, row_scale);
+        add.x = stage->x + (size_t)first * (size_t)hidden;
+        cuda_add_rows(&add, stage->device->stream);
     }
 }
 
 static bool run_project(struct backend_stage *stage, const struct step_list *list, int i)
 {
     const struct step_op *op = &list->ops[i];
-    if (!all_4bit(op, 1))
+    const enum way way = way_of(stage, list->n, op->matrix, 1);
+    if (way == WAY_NONE)
         return false;
     const bool fed = feeds(stage, list, op) && before(list, i, STEP_ATTEND);
-    if (!fed)
-        pack(stage, stage->attention, NULL, (int)op->matrix[0]->w.cols,
-             op->matrix[0]->w.groups * CUDA_GROUP, list->n);
-    add_product(stage, op, list->n, !fed);
+    if (!fed) {
+        struct cuda_plain plain =
+            plain_of(stage, op->matrix[0], stage->attention, NULL, list->n, stage->packed);
+        cuda_plain(&plain, stage->device->stream);
+    }
+    add_product(stage, list, i, way, stage->packed, fed ? NULL : stage->row_scale);
     return true;
+}
+
+/* Where gate_up leaves what down reads. */
+static void *mlp_place(const struct backend_stage *stage, enum way way)
+{
+    return way == WAY_GEMM ? stage->packed : stage->h;
 }
 
 static bool run_gate_up(struct backend_stage *stage, const struct step_list *list, int i)
 {
     const struct step_op *op = &list->ops[i], *down = after(list, i, STEP_DOWN);
-    const int n = list->n;
-    if (!takes_mlp(stage, op, down))
+    const enum way way = norm_way(stage, list, i);
+    if (way == WAY_NONE)
         return false;
-    pack(stage, stage->x, op->norm, stage->shape.hidden, op->matrix[0]->w.groups * CUDA_GROUP, n);
-    struct wide w = expand(stage, op->matrix, 2);
-    const int share = share_of(stage, &w, n), padded = down->matrix[0]->w.groups * CUDA_GROUP;
+    const void *x = norm_input(stage, list, i);
+    struct wide w = widen(stage, way, op->matrix, 2);
+    const int n = list->n, share = share_of(stage, &w, n);
+    const size_t padded = (size_t)down->matrix[0]->w.groups * CUDA_GROUP;
     for (int first = 0; first < n; first += share) {
         const int rows = n - first < share ? n - first : share;
-        multiply(stage, &w, first, rows, false);
-        cuda_pair_rows(&(struct cuda_pair_rows){.p = rows_of(stage, &w, first, rows),
-                                                .cols = stage->shape.intermediate,
-                                                .up = w.at[1],
-                                                .padded = padded,
-                                                .out = (uint16_t *)stage->packed +
-                                                       (size_t)first * (size_t)padded,
-                                                .row_scale = stage->row_scale + first},
-                       stage->device->stream);
+        cuda_pair_rows(
+            &(struct cuda_pair_rows){.p = multiply(stage, &w, x, n, first, rows, stage->row_scale),
+                                     .cols = stage->shape.intermediate,
+                                     .up = w.at[1],
+                                     .padded = (int)padded,
+                                     .layout = down->matrix[0]->w.layout,
+                                     .plane = (size_t)n * padded,
+                                     .out =
+                                         (uint16_t *)mlp_place(stage, way) + (size_t)first * padded,
+                                     .row_scale = stage->row_scale + first},
+            stage->device->stream);
     }
     return true;
 }
 
 static bool run_down(struct backend_stage *stage, const struct step_list *list, int i)
 {
-    if (!takes_mlp(stage, before(list, i, STEP_GATE_UP), &list->ops[i]))
+    const enum way way = mlp_way(stage, list->n, before(list, i, STEP_GATE_UP), &list->ops[i]);
+    if (way == WAY_NONE)
         return false;
-    add_product(stage, &list->ops[i], list->n, true);
+    add_product(stage, list, i, way, mlp_place(stage, way), stage->row_scale);
+    return true;
+}
+
+static bool run_head(struct backend_stage *stage, const struct step_list *list, int i)
+{
+    const struct step_op *op = &list->ops[i];
+    const int n = list->n_logits;
+    if (list->n <= CUDA_GRAPH_ROWS || !n || !all_alike(op->matrix, 1))
+        return false;
+    struct cuda_plain plain = plain_of(stage, op->matrix[0], stage->x, op->norm, n, stage->packed);
+    plain.rows = stage->rows;
+    plain.n_rows = list->n;
+    cuda_plain(&plain, stage->device->stream);
+    struct wide w = widen(stage, WAY_BATCH, op->matrix, 1);
+    const int share = share_of(stage, &w, n);
+    for (int first = 0; first < n; first += share) {
+        struct cuda_product_rows p =
+            multiply(stage, &w, stage->packed, n, first, n - first < share ? n - first : share,
+                     stage->row_scale);
+        cuda_store_rows(&p, stage->shape.vocab,
+                        stage->logits + (size_t)first * (size_t)stage->shape.vocab,
+                        stage->device->stream);
+    }
     return true;
 }
 
 bool cuda_chunk_op(struct backend_stage *stage, const struct step_list *list, int i)
 {
-    const struct step_op *op = &list->ops[i];
-    if (op->kind == STEP_ATTEND)
-        return run_attend(stage, list, i);
-    if (!can_multiply(stage, list))
-        return false;
-    switch (op->kind) {
+    if (i <= stage->done)
+        return true;
+    switch (list->ops[i].kind) {
     case STEP_QKV:
-        return run_qkv(stage, op, list->n);
+        return run_qkv(stage, list, i);
+    case STEP_ATTEND:
+        return run_attend(stage, list, i);
     case STEP_PROJECT:
         return run_project(stage, list, i);
     case STEP_GATE_UP:
         return run_gate_up(stage, list, i);
     case STEP_DOWN:
         return run_down(stage, list, i);
+    case STEP_HEAD:
+        return run_head(stage, list, i);
     default:
         return false;
     }
@@ -381,12 +585,18 @@ void cuda_chunk_begin(struct backend_stage *stage, const struct step_list *list)
     const struct cuda_cache *c = &stage->cache;
     int n_order = 0, group = c->heads / c->kv_heads;
     stage->n_tiles = 0;
+    stage->prepared = stage->done = -1;
     if (list->n <= CUDA_FLASH_ROWS || c->type != CUDA_KV_HALF || group > CUDA_FLASH_GROUP)
         return;
-    /* Large tiles where even they are two for each multiprocessor. */
-    stage->wide = (long long)list->n * c->heads >= 256LL * stage->device->multiprocessors;
+    /* Large tiles where even they are two for each multiprocessor; they are never shared. */
+    stage->wide = list->n >= CUDA_CHUNK_ROWS &&
+                  (long long)list->n * c->heads >= 256LL * stage->device->multiprocessors;
     for (int slot = 0; slot < c->slots && n_order < list->n; slot++)
         cut_slot(stage, list, slot, cuda_flash_rows(c, stage->wide), &n_order);
+    stage->last_pos = 0;
+    for (int r = 0; r < list->n; r++)
+        if (stage->rows_host[r].pos > stage->last_pos)
+            stage->last_pos = stage->rows_host[r].pos;
     qsort(stage->tiles_host, (size_t)stage->n_tiles, sizeof *stage->tiles_host, by_length);
     cudaStream_t stream = stage->device->stream;
     (void)cudaMemcpyAsync(stage->tiles, stage->tiles_host,

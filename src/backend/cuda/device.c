@@ -70,6 +70,7 @@ static int start(struct backend_device *d, struct gyaru_error *err)
     if (cuda_check(cudaStreamCreateWithFlags(&d->stream, cudaStreamNonBlocking), "a stream", err) ||
         cuda_check(cuda_products_init(), "preparing the kernels", err) ||
         cuda_check(cuda_decode_init(d->shared), "preparing the kernels", err) ||
+        cuda_check(cuda_batch_init(d->shared), "preparing the kernels", err) ||
         cuda_check(cuda_flash_init(), "preparing the kernels", err))
         return -1;
     return 0;

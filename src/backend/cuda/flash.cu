@@ -8,6 +8,10 @@
  * to fp16 where they meet the values, all sums are in float32. A row meets the same tiles in the
  * same order whoever shares its block, so that its bits depend on its own q and cache alone.
  *
+ * Where few rows meet long caches, blocks share the positions: each takes `split` of them and
+ * leaves its sums, and merge adds those up, in order. A row of which one block saw all positions
+ * gets the same bits either way.
+ *
  * K of the next tile is on its way while this one's values are summed, V of this tile while its
  * scores are made: one buffer of each is enough.
  */
@@ -28,6 +32,7 @@ template <int W> static size_t shared_bytes(int pairs)
 
 struct block {
     struct cuda_tile tile;
+    int first, last; /* positions of the block's share; large tiles (MT 2) are not shared */
     int group, head_dim;
     size_t cache; /* element of position 0 */
     int kv_head;
@@ -45,32 +50,51 @@ static __device__ __forceinline__ bool pair_of(const struct cuda_flash &a, const
     return true;
 }
 
-/* q times the scale of scores and log2(e), as two parts. */
+/* q times the scale of scores and log2(e), as two parts. A thread has the same eight dimensions of
+ * several pairs, so that their loads are on their way together. */
 template <int W, int MT>
 static __device__ __forceinline__ void fill_q(const struct cuda_flash &a, const struct block &b,
                                               uint16_t *high, uint16_t *low)
 {
     const float factor = 1.44269504088896f / sqrtf((float)b.head_dim);
-    for (int i = threadIdx.x; i < PAIRS(MT) * (W / 8); i += THREADS) {
-        const int pair = i / (W / 8), chunk = i % (W / 8);
-        int row, head;
-        uint32_t h[4] = {}, l[4] = {};
-        if (chunk * 8 < b.head_dim && pair_of(a, b, pair, &row, &head)) {
-            const float *q = a.q + ((size_t)row * a.cache.heads + head) * b.head_dim + chunk * 8;
+    const int chunk = threadIdx.x % (W / 8), first = threadIdx.x / (W / 8);
+    const int stride = THREADS / (W / 8), batch = 4;
+    for (int at = first; at < PAIRS(MT); at += batch * stride) {
+        float4 v[batch][2];
+#pragma unroll
+        for (int i = 0; i < batch; i++) {
+            int row, head;
+            const bool inside =
+                pair_of(a, b, at + i * stride, &row, &head) && chunk * 8 < b.head_dim;
+#pragma unroll
+            for (int j = 0; j < 2; j++)
+                v[i][j] =
+                    inside ? *(const float4 *)(a.q +
+                                               ((size_t)row * a.cache.heads + head) * b.head_dim +
+                                               chunk * 8 + 4 * j)
+                           : make_float4(0, 0, 0, 0);
+        }
+#pragma unroll
+        for (int i = 0; i < batch; i++) {
+            uint32_t h[4], l[4];
 #pragma unroll
             for (int j = 0; j < 4; j++) {
-                float x = q[2 * j] * factor, y = q[2 * j + 1] * factor;
-                uint16_t hx = half_bits(x), hy = half_bits(y);
+                const float4 &four = v[i][j / 2];
+                const float x = (j % 2 ? four.z : four.x) * factor;
+                const float y = (j % 2 ? four.w : four.y) * factor;
+                const uint16_t hx = half_bits(x), hy = half_bits(y);
                 h[j] = hx | (uint32_t)hy << 16;
                 l[j] = half_bits2(x - half_value(hx), y - half_value(hy));
             }
+            *(uint4 *)(high + tile_at<W>(at + i * stride, chunk)) =
+                make_uint4(h[0], h[1], h[2], h[3]);
+            *(uint4 *)(low + tile_at<W>(at + i * stride, chunk)) =
+                make_uint4(l[0], l[1], l[2], l[3]);
         }
-        *(uint4 *)(high + tile_at<W>(pair, chunk)) = make_uint4(h[0], h[1], h[2], h[3]);
-        *(uint4 *)(low + tile_at<W>(pair, chunk)) = make_uint4(l[0], l[1], l[2], l[3]);
     }
 }
 
-/* Positions first..first+63 of k or v; zeros past the tile's last, where the cache may hold
+/* Positions first..first+63 of k or v; zeros past the block's last, where the cache may hold
  * anything. */
 template <int W>
 static __device__ __forceinline__ void fetch(const struct block &b, const void *cache, int first,
@@ -79,7 +103,7 @@ static __device__ __forceinline__ void fetch(const struct block &b, const void *
 #pragma unroll
     for (int i = threadIdx.x; i < KEYS * (W / 8); i += THREADS) {
         const int p = i / (W / 8), chunk = i % (W / 8);
-        const bool inside = first + p <= b.tile.last && chunk * 8 < b.head_dim;
+        const bool inside = first + p <= b.last && chunk * 8 < b.head_dim;
         const size_t at = b.cache + (size_t)(first + p) * b.head_dim + chunk * 8;
         async_copy(to + tile_at<W>(p, chunk), (const uint16_t *)cache + (inside ? at : b.cache),
                    inside);
@@ -154,13 +178,15 @@ static __device__ __forceinline__ void weigh(struct sums<W, MT> &r, float (&s)[M
                 most = fmaxf(most, fmaxf(s[mt][nt][2 * h], s[mt][nt][2 * h + 1]));
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 1));
             most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, 2));
-            const float old = exp2f(r.most[mt][h] - most);
+            const float base =
+                MT == 1 && most == -INFINITY ? 0 : most; /* nothing seen yet: all weights 0 */
+            const float old = exp2f(r.most[mt][h] - base);
             r.most[mt][h] = most;
 #pragma unroll
             for (int nt = 0; nt < KEYS / 8; nt++)
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
-                    float w = exp2f(s[mt][nt][2 * h + i] - most);
+                    float w = exp2f(s[mt][nt][2 * h + i] - base);
                     s[mt][nt][2 * h + i] = w;
                     sum += w;
                 }
@@ -221,6 +247,26 @@ static __device__ __forceinline__ void begin_sums(const struct cuda_flash &a, co
         }
 }
 
+/* What a split left of a row's head: values, their maximum and the sum of weights. */
+static __device__ __forceinline__ float *sums_of(const struct cuda_flash &a, int split, int row,
+                                                 int head)
+{
+    return a.partial +
+           (((size_t)split * a.n + row) * a.cache.heads + head) * (size_t)(a.cache.head_dim + 2);
+}
+
+static __device__ __forceinline__ void put_two(const struct cuda_flash &a, int row, int head, int d,
+                                               float x, float y)
+{
+    const int head_dim = a.cache.head_dim;
+    if (a.out)
+        *(float2 *)(a.out + ((size_t)row * a.cache.heads + head) * head_dim + d) =
+            make_float2(x, y);
+    else
+        *(uint32_t *)((uint16_t *)a.half_out + (size_t)row * a.pitch + head * head_dim + d) =
+            half_bits2(x, y);
+}
+
 template <int W, int MT>
 static __device__ __forceinline__ void finish(const struct cuda_flash &a, const struct block &b,
                                               const struct sums<W, MT> &r)
@@ -237,6 +283,11 @@ static __device__ __forceinline__ void finish(const struct cuda_flash &a, const 
             const float over = 1.0f / sum;
             if (!pair_of(a, b, first + mt * 16 + h * 8, &row, &head))
                 continue;
+            float *left = MT == 1 && a.splits > 1 ? sums_of(a, blockIdx.z, row, head) : NULL;
+            if (left && t == 0) {
+                left[b.head_dim] = r.most[mt][h];
+                left[b.head_dim + 1] = sum;
+            }
 #pragma unroll
             for (int nt = 0; nt < W / 8; nt++) {
                 const int d = nt * 8 + 2 * t;
@@ -244,32 +295,41 @@ static __device__ __forceinline__ void finish(const struct cuda_flash &a, const 
                 const float y = r.value[mt][nt][2 * h + 1] * over;
                 if (d >= b.head_dim)
                     continue;
-                if (a.out)
-                    *(float2 *)(a.out + ((size_t)row * a.cache.heads + head) * b.head_dim + d) =
-                        make_float2(x, y);
+                if (left)
+                    *(float2 *)(left + d) =
+                        make_float2(r.value[mt][nt][2 * h], r.value[mt][nt][2 * h + 1]);
                 else
-                    *(uint32_t *)((uint16_t *)a.half_out + (size_t)row * a.pitch +
-                                  head * b.head_dim + d) = half_bits2(x, y);
+                    put_two(a, row, head, d, x, y);
             }
         }
 }
 
-/* grid: kv heads x tiles */
+/* grid: kv heads x tiles x splits */
 template <int W, int MT>
 static __global__ void __launch_bounds__(THREADS) flash(const __grid_constant__ struct cuda_flash a)
 {
     DYNAMIC_SHARED(uint4, shared);
+    chain_start_next();
+    chain_wait();
     uint16_t *high = (uint16_t *)shared, *low = high + PAIRS(MT) * W;
     uint16_t *k = low + PAIRS(MT) * W, *v = k + KEYS * W;
     const struct cuda_cache &c = a.cache;
-    struct block b = {a.tiles[blockIdx.y], c.heads / c.kv_heads, c.head_dim, 0, (int)blockIdx.x};
+    struct block b = {a.tiles[blockIdx.y], 0, 0, c.heads / c.kv_heads, c.head_dim, 0,
+                      (int)blockIdx.x};
+    b.last = b.tile.last;
+    if (MT == 1) {
+        b.first = (int)blockIdx.z * a.split;
+        b.last = min(b.last, b.first + a.split - 1);
+        if (b.first > b.last)
+            return;
+    }
     b.cache = (((size_t)a.layer * c.slots + b.tile.slot) * c.kv_heads + b.kv_head) * c.context *
               c.head_dim;
-    fetch<W>(b, c.k, 0, k);
+    fetch<W>(b, c.k, b.first, k);
     fill_q<W, MT>(a, b, high, low);
     struct sums<W, MT> r;
     begin_sums<W, MT>(a, b, r);
-    for (int first = 0; first <= b.tile.last; first += KEYS) {
+    for (int first = b.first; first <= b.last; first += KEYS) {
         float s[MT][KEYS / 8][4];
         async_wait<0>();
         __syncthreads(); /* K is here; nobody reads the V before this one any more */
@@ -277,7 +337,7 @@ static __global__ void __launch_bounds__(THREADS) flash(const __grid_constant__ 
         score<W, MT>(high, low, k, s);
         async_wait<0>();
         __syncthreads(); /* V is here; nobody reads this K any more */
-        if (first + KEYS <= b.tile.last)
+        if (first + KEYS <= b.last)
             fetch<W>(b, c.k, first + KEYS, k);
         weigh<W, MT>(r, s, first);
         add_values<W, MT>(r, s, v);
@@ -285,10 +345,36 @@ static __global__ void __launch_bounds__(THREADS) flash(const __grid_constant__ 
     finish<W, MT>(a, b, r);
 }
 
+/* grid: heads x rows; a thread for two dimensions. */
+static __global__ void __launch_bounds__(CUDA_HEAD_DIM / 2)
+    merge(const __grid_constant__ struct cuda_flash a)
+{
+    chain_start_next();
+    chain_wait();
+    const int head = blockIdx.x, row = blockIdx.y, head_dim = a.cache.head_dim;
+    const int d = 2 * threadIdx.x, splits = a.rows[row].pos / a.split + 1;
+    float most = -INFINITY, sum = 0, x = 0, y = 0;
+    if (d >= head_dim)
+        return;
+    for (int i = 0; i < splits; i++)
+        most = fmaxf(most, sums_of(a, i, row, head)[head_dim]);
+#pragma unroll 4
+    for (int i = 0; i < splits; i++) {
+        const float *left = sums_of(a, i, row, head);
+        const float weight = exp2f(left[head_dim] - most);
+        const float2 v = *(const float2 *)(left + d);
+        sum = fmaf(left[head_dim + 1], weight, sum);
+        x = fmaf(v.x, weight, x);
+        y = fmaf(v.y, weight, y);
+    }
+    const float over = 1.0f / sum;
+    put_two(a, row, head, d, x * over, y * over);
+}
+
 template <int W, int MT> static void run(const struct cuda_flash *a, cudaStream_t stream)
 {
-    dim3 grid((unsigned)a->cache.kv_heads, (unsigned)a->n_tiles);
-    launch(flash<W, MT>, grid, THREADS, shared_bytes<W>(PAIRS(MT)), stream, *a);
+    dim3 grid((unsigned)a->cache.kv_heads, (unsigned)a->n_tiles, (unsigned)a->splits);
+    launch_chained(flash<W, MT>, grid, THREADS, shared_bytes<W>(PAIRS(MT)), stream, *a);
 }
 
 void cuda_flash(const struct cuda_flash *a, cudaStream_t stream)
@@ -297,6 +383,9 @@ void cuda_flash(const struct cuda_flash *a, cudaStream_t stream)
         a->wide ? run<64, 2>(a, stream) : run<64, 1>(a, stream);
     else
         a->wide ? run<128, 2>(a, stream) : run<128, 1>(a, stream);
+    if (a->splits > 1)
+        launch_chained(merge, dim3((unsigned)a->cache.heads, (unsigned)a->n), CUDA_HEAD_DIM / 2, 0,
+                       stream, *a);
 }
 
 template <int W, int MT> static cudaError_t allow(void)

@@ -27,7 +27,7 @@ extern "C" {
 #define CUDA_TILE_ROWS  32
 #define CUDA_GROUP      64  /* columns */
 #define CUDA_WARPS      16  /* per block of a matrix kernel */
-#define CUDA_PASS_ROWS  32  /* rows of x in one pass of a matrix kernel */
+#define CUDA_PASS_ROWS  8   /* rows of x in one pass of cuda_product() */
 #define CUDA_SPLIT      128 /* positions that attention sums before it merges */
 #define CUDA_HEAD_DIM   128 /* at most */
 #define CUDA_QUERIES    8   /* query heads of one attention block, at most */

@@ -100,16 +100,6 @@ static __device__ __forceinline__ void pack_scales(const struct pack_source &s,
     __syncthreads();
 }
 
-template <bool BF16> static __device__ __forceinline__ uint16_t to_16(float v)
-{
-    return BF16 ? bf16_bits(v) : half_bits(v);
-}
-
-template <bool BF16> static __device__ __forceinline__ float from_16(uint16_t v)
-{
-    return BF16 ? bf16_value(v) : half_value(v);
-}
-
 /* Eight values into an entry of the high plane and, if there is one, the low. */
 template <bool BF16>
 static __device__ __forceinline__ void pack_eight(const float (&v)[8], uint4 *out, bool low,

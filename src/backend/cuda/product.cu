@@ -1,97 +1,10 @@
 /*
- * product.cu - products as kernels of their own: what is not a step of few rows, and float32.
- *
- * product.cuh has the cut and the arithmetic. More than eight rows do not fit into a block's shared
- * memory: each worker leaves a cut tile in `partial`, and whoever comes last adds in the same
- * order.
+ * product.cu - products of few rows as kernels of their own, where a step has no program, and
+ * products of float32 weights. product.cuh has the cut and the arithmetic.
  */
 #include "backend/cuda/product.cuh"
 
-/* The last worker (block * CUDA_WARPS + warp) that begins at or before chunk c and is not idle. */
-static __device__ __forceinline__ int find_worker(const struct cuda_pass &p, int c)
-{
-    long long total = (long long)p.tiles * p.a.parts[0].weights.groups;
-    int block = (int)((((long long)c + 1) * p.blocks - 1) / total);
-    int first = block_first(p, block), length = block_first(p, block + 1) - first;
-    return block * CUDA_WARPS + ((c - first + 1) * CUDA_WARPS - 1) / length;
-}
-
-static __device__ __forceinline__ struct worker other_worker(const struct cuda_pass &p, int index)
-{
-    int block = index / CUDA_WARPS, warp = index % CUDA_WARPS;
-    int first = block_first(p, block), length = block_first(p, block + 1) - first;
-    return {block, warp, 0, warp_first(first, length, warp), warp_first(first, length, warp + 1)};
-}
-
-/* A tile of a worker in `partial`, [32 rows][CUDA_PASS_ROWS], first or last of its run. */
-static __device__ __forceinline__ float *worker_partial(const struct cuda_pass &p, int index,
-                                                        bool later)
-{
-    return p.a.partial + (size_t)(index * 2 + later) * 32 * CUDA_PASS_ROWS;
-}
-
-template <int NT> struct leave_tile {
-    const struct cuda_pass &p;
-    const struct worker &w;
-
-    __device__ __forceinline__ void finish(int tile, const float (&sum)[2][NT][4])
-    {
-        each_sum<NT>(p.a.n, w.lane, sum, [&](int i, int col, float low, float high) {
-            finish_two(p, NULL, p.a.row_scale, tile, i, col, low, high);
-        });
-    }
-
-    __device__ __forceinline__ void operator()(int tile, float (&sum)[2][NT][4])
-    {
-        const int first = tile * p.a.parts[0].weights.groups;
-        const int last = first + p.a.parts[0].weights.groups;
-        if (w.first <= first && last <= w.last) {
-            finish(tile, sum);
-            return;
-        }
-        float *mine = worker_partial(p, w.block * CUDA_WARPS + w.warp, w.first < first);
-        each_sum<NT>(p.a.n, w.lane, sum, [&](int i, int col, float low, float high) {
-            mine[i * CUDA_PASS_ROWS + col] = low;
-            mine[(i + 16) * CUDA_PASS_ROWS + col] = high;
-        });
-        __threadfence();
-        __syncwarp();
-        const int from = find_worker(p, first), to = find_worker(p, last - 1);
-        int others = -1, before = 0;
-        for (int o = from; o <= to; o++) {
-            struct worker other = other_worker(p, o);
-            others += other.first < other.last;
-        }
-        if (w.lane == 0)
-            before = atomicAdd(p.a.counters + tile, 1);
-        before = __shfl_sync(0xffffffffu, before, 0);
-        if (before != others)
-            return;
-        __threadfence();
-        if (w.lane == 0)
-            p.a.counters[tile] = 0;
-        each_sum<NT>(p.a.n, w.lane, sum, [&](int i, int col, float, float) {
-            float total[2] = {}, block[2] = {};
-            for (int o = from; o <= to; o++) {
-                struct worker other = other_worker(p, o);
-                if (other.first == other.last)
-                    continue;
-                const float *theirs =
-                    worker_partial(p, o, other.first < first) + i * CUDA_PASS_ROWS + col;
-                for (int h = 0; h < 2; h++) {
-                    block[h] += __ldcg(theirs + h * 16 * CUDA_PASS_ROWS);
-                    if (o == to || o % CUDA_WARPS == CUDA_WARPS - 1) {
-                        total[h] += block[h];
-                        block[h] = 0;
-                    }
-                }
-            }
-            finish_two(p, NULL, p.a.row_scale, tile, i, col, total[0], total[1]);
-        });
-    }
-};
-
-template <class F, int NT, int DEPTH>
+template <class F, int DEPTH>
 static __global__ void __launch_bounds__(CUDA_THREADS, 1)
     product(const __grid_constant__ struct cuda_pass p)
 {
@@ -104,17 +17,14 @@ static __global__ void __launch_bounds__(CUDA_THREADS, 1)
         fill_table(table, p.a.parts[0].weights);
         __syncthreads();
     }
-    const int column = NT == 1 ? min(w.lane / 4, p.a.n - 1) : w.lane / 4;
+    __shared__ struct block_end end;
+    const int column = min(w.lane / 4, p.a.n - 1);
     const int groups = p.a.parts[0].weights.groups;
     const struct x_place x = {(const uint4 *)p.a.x + column * 4 + w.lane % 4, 32, 64, groups * 64,
                               p.plane};
-    if constexpr (NT == 1) {
-        __shared__ struct block_end end;
-        s.template run<1>(p, w, table, x, leave_warp{p, w, slots, NULL, p.a.row_scale});
-        __syncthreads();
-        block_finish(p, blockIdx.x, slots, NULL, p.a.row_scale, &end);
-    } else
-        s.template run<NT>(p, w, table, x, leave_tile<NT>{p, w});
+    s.template run<1>(p, w, table, x, leave_warp{p, w, slots, NULL, p.a.row_scale});
+    __syncthreads();
+    block_finish(p, blockIdx.x, slots, NULL, p.a.row_scale, &end);
 }
 
 /* float32 weights as stored: one warp per row of W, eight rows of x at a time. */
@@ -147,33 +57,30 @@ static __global__ void product_f32(const __grid_constant__ struct cuda_pass p)
     }
 }
 
-static size_t shared_bytes(bool table, int nt)
+static size_t shared_bytes(bool table)
 {
-    return (table ? TABLE_BYTES : 0) + (nt == 1 ? SLOTS_BYTES(8) : 0);
+    return (table ? TABLE_BYTES : 0) + SLOTS_BYTES(CUDA_PASS_ROWS);
 }
 
-template <class F, int NT, int DEPTH>
-static void run(const struct cuda_pass &p, cudaStream_t stream)
+template <class F, int DEPTH> static void run(const struct cuda_pass &p, cudaStream_t stream)
 {
-    launch(product<F, NT, DEPTH>, dim3(p.blocks), CUDA_THREADS, shared_bytes(F::TABLE, NT), stream,
-           p);
+    launch(product<F, DEPTH>, dim3(p.blocks), CUDA_THREADS, shared_bytes(F::TABLE), stream, p);
 }
 
-template <int NT> static void run_layout(const struct cuda_pass &p, cudaStream_t stream)
+static void run_layout(const struct cuda_pass &p, cudaStream_t stream)
 {
-    const int ahead = NT == 1 ? 3 : 1, plain = NT == 1 ? 2 : 1;
     switch (p.a.parts[0].weights.layout) {
     case CUDA_NESTED:
-        run<format_nested, NT, ahead>(p, stream);
+        run<format_nested, 3>(p, stream);
         break;
     case CUDA_4BIT:
-        run<format_4bit, NT, ahead>(p, stream);
+        run<format_4bit, 3>(p, stream);
         break;
     case CUDA_F16:
-        run<format_16bit<false>, NT, plain>(p, stream);
+        run<format_16bit<false>, 2>(p, stream);
         break;
     case CUDA_BF16:
-        run<format_16bit<true>, NT, plain>(p, stream);
+        run<format_16bit<true>, 2>(p, stream);
         break;
     case CUDA_F32:
         launch(product_f32, dim3((unsigned)((p.a.parts[0].weights.rows + 7) / 8)), 256, 0, stream,
@@ -212,29 +119,19 @@ void cuda_product(const struct cuda_product *a, cudaStream_t stream)
 {
     for (int first = 0; first < a->n; first += CUDA_PASS_ROWS) {
         int n = a->n - first < CUDA_PASS_ROWS ? a->n - first : CUDA_PASS_ROWS;
-        struct cuda_pass p = cuda_pass_of(a, first, n);
-        if (n <= 8)
-            run_layout<1>(p, stream);
-        else
-            run_layout<CUDA_PASS_ROWS / 8>(p, stream);
+        run_layout(cuda_pass_of(a, first, n), stream);
     }
 }
 
-template <class F, int NT, int DEPTH> static cudaError_t allow(void)
+template <class F, int DEPTH> static cudaError_t allow(void)
 {
-    return cudaFuncSetAttribute((const void *)product<F, NT, DEPTH>,
+    return cudaFuncSetAttribute((const void *)product<F, DEPTH>,
                                 cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                (int)shared_bytes(F::TABLE, NT));
+                                (int)shared_bytes(F::TABLE));
 }
 
 cudaError_t cuda_products_init(void)
 {
-    cudaError_t e = allow<format_nested, 1, 3>();
-    if (!e)
-        e = allow<format_nested, CUDA_PASS_ROWS / 8, 1>();
-    if (!e)
-        e = allow<format_4bit, 1, 3>();
-    if (!e)
-        e = allow<format_4bit, CUDA_PASS_ROWS / 8, 1>();
-    return e;
+    cudaError_t e = allow<format_nested, 3>();
+    return e ? e : allow<format_4bit, 3>();
 }

@@ -47,6 +47,45 @@ static void launch_together(void (*kernel)(A), dim3 grid, unsigned threads, size
     launch_with(kernel, grid, threads, shared, stream, a, true);
 }
 
+/* For a chain of kernels, each of which reads what the one before it wrote: the next may begin
+ * while this one ends, and waits in chain_wait(). Before that it may read only what no kernel of
+ * the chain writes, and write nothing. Without effect before compute capability 9.0. */
+template <class A>
+static void launch_chained(void (*kernel)(A), dim3 grid, unsigned threads, size_t shared,
+                           cudaStream_t stream, const A &a)
+{
+    int device = 0, major = 0;
+    cudaLaunchConfig_t config = {};
+    cudaLaunchAttribute attribute = {};
+    (void)cudaGetDevice(&device);
+    (void)cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = stream;
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    config.attrs = &attribute;
+    config.numAttrs = major >= 9;
+    (void)cudaLaunchKernelEx(&config, kernel, a);
+}
+
+/* At the head of a kernel: the next of the chain may begin when all blocks have come here. */
+__device__ __forceinline__ void chain_start_next()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
+
+/* Until the kernel before this one of the chain has ended and what it wrote is seen. */
+__device__ __forceinline__ void chain_wait()
+{
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
 /* A barrier of the grid: one block adds 2^31 - (blocks - 1), every other 1, so that the top bit
  * turns once all have come. A wait that lasts seconds is an error, not a hang. */
 __device__ __forceinline__ unsigned grid_arrive(unsigned *counter, unsigned add)

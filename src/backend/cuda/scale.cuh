@@ -1,5 +1,6 @@
 /*
- * scale.cuh - the power of two by which a row of x is multiplied before it becomes fp16.
+ * scale.cuh - the power of two by which a row of x is multiplied before it becomes fp16, and 16-bit
+ * values of either kind.
  */
 #ifndef CUDA_SCALE_CUH
 #define CUDA_SCALE_CUH
@@ -20,6 +21,16 @@ static __device__ __forceinline__ int exponent_for(float most)
         return 0; /* Inf and NaN stay what they are */
     e = 13 - e;
     return e > 100 ? 100 : e < -100 ? -100 : e;
+}
+
+template <bool BF16> static __device__ __forceinline__ uint16_t to_16(float v)
+{
+    return BF16 ? bf16_bits(v) : half_bits(v);
+}
+
+template <bool BF16> static __device__ __forceinline__ float from_16(uint16_t v)
+{
+    return BF16 ? bf16_value(v) : half_value(v);
 }
 
 #endif

@@ -67,6 +67,7 @@ static void carve_stage(struct carver *c, const struct backend_shape *s,
     size_t hidden = (size_t)s->hidden, intermediate = (size_t)s->intermediate;
     size_t widest = larger(queries, larger(hidden, intermediate));
     size_t padded = (widest + CUDA_GROUP - 1) / CUDA_GROUP * CUDA_GROUP;
+    size_t gated = (intermediate + CUDA_GROUP - 1) / CUDA_GROUP * CUDA_GROUP;
     size_t few = rows < CUDA_GRAPH_ROWS ? rows : CUDA_GRAPH_ROWS;
     size_t workers = (size_t)device->multiprocessors * CUDA_WARPS;
     stage->rows = carve(c, rows, sizeof *stage->rows);
@@ -75,14 +76,16 @@ static void carve_stage(struct carver *c, const struct backend_shape *s,
     stage->k = carve(c, rows * keys, sizeof(float));
     stage->v = carve(c, rows * keys, sizeof(float));
     stage->attention = carve(c, rows * queries, sizeof(float));
-    stage->h_floats = larger(rows * intermediate, cuda_chunk_product(device, s));
+    stage->h_floats = larger(rows * gated, cuda_chunk_product(device, s));
     stage->h = carve(c, stage->h_floats, sizeof(float));
     stage->logits = carve(c, (size_t)s->max_logits * (size_t)s->vocab, sizeof(float));
     stage->meters = carve(c, CUDA_METERS * rows * 2, sizeof(float));
     stage->rope = carve(c, (size_t)s->context * head_dim, sizeof(float));
     stage->packed = carve(c, (larger(rows, (size_t)s->max_logits) + 7) / 8 * 8 * padded, 4);
     stage->row_scale = carve(c, larger(rows, (size_t)s->max_logits), sizeof(float));
-    stage->partial = carve(c, workers * 2 * CUDA_TILE_ROWS * CUDA_PASS_ROWS, sizeof(float));
+    stage->partial_floats =
+        larger(workers * 2 * CUDA_TILE_ROWS * CUDA_PASS_ROWS, cuda_chunk_partial(device, s));
+    stage->partial = carve(c, stage->partial_floats, sizeof(float));
     stage->split = carve(c, few * query_blocks(s) * blocks_of(s) * CUDA_QUERIES * (head_dim + 2),
                          sizeof(float));
     stage->n_counters = counters_of(s);

@@ -95,9 +95,10 @@ struct backend_stage {
     float *rope;      /* [context][head_dim] */
     void *packed;     /* x as kernels.h packs it */
     float *row_scale; /* [max_rows] */
-    float *partial;   /* of products */
-    float *split;     /* of attention */
-    int *counters;    /* [n_counters], zero between kernels */
+    float *partial;   /* [partial_floats] of products */
+    size_t partial_floats;
+    float *split;  /* of attention */
+    int *counters; /* [n_counters], zero between kernels */
     size_t n_counters;
     struct cuda_choose choose; /* buffers only */
     unsigned *barrier;         /* of decode.cu */
@@ -108,6 +109,8 @@ struct backend_stage {
     struct cuda_tile *tiles; /* [max_rows]; of the step under way */
     int32_t *order;          /* [max_rows] */
     int n_tiles, wide;       /* n_tiles 0: this step's attention is not tiled */
+    int last_pos;            /* the largest position of a tiled step */
+    int prepared, done;      /* operations of the step under way: see chunk.c */
 };
 
 void cuda_stage_bytes(const struct backend_device *device, const struct backend_shape *shape,
@@ -122,8 +125,10 @@ bool cuda_chunk_op(struct backend_stage *stage, const struct step_list *list, in
 /* Cuts the step into tiles of attention, if it has enough rows and the cache is of halves. */
 void cuda_chunk_begin(struct backend_stage *stage, const struct step_list *list);
 
-/* Elements of `expanded`, and of h, that the largest product of a chunk needs; 0 without cuBLASLt
- * or chunks. */
+/* Floats of `partial` that products of many rows need. */
+size_t cuda_chunk_partial(const struct backend_device *device, const struct backend_shape *shape);
+/* Elements of `expanded`, and of h, that the largest product through cuBLASLt needs; 0 without it.
+ */
 size_t cuda_chunk_expanded(const struct backend_device *device, const struct backend_shape *shape);
 size_t cuda_chunk_product(const struct backend_device *device, const struct backend_shape *shape);
 

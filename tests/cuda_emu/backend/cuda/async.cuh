@@ -17,6 +17,12 @@ static inline void async_copy(void *to, const void *from, bool inside)
     emu_async_copy(to, from, inside);
 }
 
+static inline void async_copy_if(bool wanted, void *to, const void *from)
+{
+    if (wanted)
+        emu_async_copy(to, from, true);
+}
+
 static inline void async_commit()
 {
     emu_async_commit();

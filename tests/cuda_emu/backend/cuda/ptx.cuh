@@ -94,6 +94,22 @@ static void launch_together(void (*kernel)(A), dim3 grid, unsigned threads, size
     emu_launch([=] { kernel(a); }, grid, threads, shared, stream, true);
 }
 
+/* One after the other. */
+template <class A>
+static void launch_chained(void (*kernel)(A), dim3 grid, unsigned threads, size_t shared,
+                           cudaStream_t stream, const A &a)
+{
+    launch(kernel, grid, threads, shared, stream, a);
+}
+
+static inline void chain_start_next()
+{
+}
+
+static inline void chain_wait()
+{
+}
+
 unsigned emu_grid_arrive(unsigned *counter, unsigned add);
 void emu_grid_wait(const unsigned *counter, unsigned old);
 
