@@ -21,12 +21,6 @@ static const struct option_spec doctor_specs[] = {{0, "json", OPTION_FLAG,
                                                    NULL, "one JSON document"},
                                                   OPTION_END};
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "unknown";
-}
-
 static struct human bytes_of(const json_t *object, const char *key)
 {
     return human_bytes((uint64_t)json_integer_value(json_object_get(object, key)));
@@ -36,10 +30,10 @@ static void print_cpu(json_t *cpu)
 {
     const char *name;
     json_t *has;
-    printf("processor   %s, %lld cores (%s)\n", text_of(cpu, "model"),
+    printf("processor   %s, %lld cores (%s)\n", human_text_at(cpu, "model"),
            (long long)json_integer_value(json_object_get(cpu, "cores")),
-           text_of(cpu, "architecture"));
-    printf("  kernels   %s\n  features ", text_of(cpu, "kernels"));
+           human_text_at(cpu, "architecture"));
+    printf("  kernels   %s\n  features ", human_text_at(cpu, "kernels"));
     json_object_foreach(json_object_get(cpu, "features"), name, has)
     {
         if (json_is_true(has))
@@ -78,17 +72,17 @@ static void print_process(const json_t *p)
         printf(" %8lld MiB", (long long)json_integer_value(mib));
     else
         printf(" %8s    ", "?");
-    printf("  %s\n", text_of(p, "name"));
+    printf("  %s\n", human_text_at(p, "name"));
 }
 
 static void print_gpu(size_t index, const json_t *gpu)
 {
     const json_t *processes = json_object_get(gpu, "processes"), *process;
     size_t i;
-    printf("  %-9zu %s, %s free of %s\n", index, text_of(gpu, "name"),
+    printf("  %-9zu %s, %s free of %s\n", index, human_text_at(gpu, "name"),
            bytes_of(gpu, "free_bytes").text, bytes_of(gpu, "total_bytes").text);
     if (json_object_get(gpu, "problem"))
-        printf("    the driver would not tell %s\n", text_of(gpu, "problem"));
+        printf("    the driver would not tell %s\n", human_text_at(gpu, "problem"));
     json_array_foreach(processes, i, process) print_process(process);
 }
 
@@ -97,10 +91,10 @@ static void print_nvidia(const json_t *nvidia)
     size_t i;
     const json_t *gpu;
     if (json_object_get(nvidia, "problem")) {
-        printf("GPUs        %s\n", text_of(nvidia, "problem"));
+        printf("GPUs        %s\n", human_text_at(nvidia, "problem"));
         return;
     }
-    printf("GPUs        NVIDIA driver %s\n", text_of(nvidia, "driver"));
+    printf("GPUs        NVIDIA driver %s\n", human_text_at(nvidia, "driver"));
     json_array_foreach(json_object_get(nvidia, "gpus"), i, gpu) print_gpu(i, gpu);
 }
 
@@ -115,8 +109,8 @@ static void print_report(const json_t *root)
     json_array_foreach(json_object_get(root, "devices"), i, device)
     {
         bool usable = json_is_true(json_object_get(device, "usable"));
-        printf("  %-9s %s\n", text_of(device, "name"),
-               usable ? "usable" : text_of(device, "reason"));
+        printf("  %-9s %s\n", human_text_at(device, "name"),
+               usable ? "usable" : human_text_at(device, "reason"));
     }
 }
 

@@ -22,53 +22,38 @@ static const struct option_spec inspect_specs[] = {{0, "json", OPTION_FLAG,
                                                     NULL, "one JSON document"},
                                                    OPTION_END};
 
-static const char *text_of(const json_t *object, const char *key)
-{
-    const char *text = json_string_value(json_object_get(object, key));
-    return text ? text : "unknown";
-}
-
-static long long int_of(const json_t *object, const char *key)
-{
-    return (long long)json_integer_value(json_object_get(object, key));
-}
-
-static double real_of(const json_t *object, const char *key)
-{
-    return json_number_value(json_object_get(object, key));
-}
-
 static struct human bytes_of(const json_t *object, const char *key)
 {
-    return human_bytes((uint64_t)int_of(object, key));
+    return human_bytes((uint64_t)human_int_at(object, key));
 }
 
 /* ---- a model ------------------------------------------------------------------------------- */
 
 static void print_model_facts(const json_t *m)
 {
-    printf("%s\n\n", text_of(m, "path"));
+    printf("%s\n\n", human_text_at(m, "path"));
     printf("  %-16s %s, %lld layers, hidden size %lld\n", "architecture",
-           text_of(m, "architecture"), int_of(m, "n_layers"), int_of(m, "hidden_size"));
+           human_text_at(m, "architecture"), human_int_at(m, "n_layers"),
+           human_int_at(m, "hidden_size"));
     printf("  %-16s %lld heads, %lld for keys and values, %lld wide\n", "attention",
-           int_of(m, "n_heads"), int_of(m, "n_kv_heads"), int_of(m, "head_dim"));
-    printf("  %-16s intermediate size %lld\n", "mlp", int_of(m, "intermediate_size"));
-    printf("  %-16s %lld ids, %s\n", "vocabulary", int_of(m, "vocab_size"),
+           human_int_at(m, "n_heads"), human_int_at(m, "n_kv_heads"), human_int_at(m, "head_dim"));
+    printf("  %-16s intermediate size %lld\n", "mlp", human_int_at(m, "intermediate_size"));
+    printf("  %-16s %lld ids, %s\n", "vocabulary", human_int_at(m, "vocab_size"),
            json_is_true(json_object_get(m, "tied_head")) ? "the embedding is the head"
                                                          : "embedding and head apart");
-    printf("  %-16s %lld positions (the model's limit: %lld)\n", "context", int_of(m, "context"),
-           int_of(m, "max_position"));
-    printf("  %-16s %s\n", "parameters", human_count((uint64_t)int_of(m, "parameters")).text);
-    printf("  %-16s %.2f in the file", "bits per weight", real_of(m, "bits_per_weight"));
-    if (int_of(m, "four_bit_parameters"))
+    printf("  %-16s %lld positions (the model's limit: %lld)\n", "context",
+           human_int_at(m, "context"), human_int_at(m, "max_position"));
+    printf("  %-16s %s\n", "parameters", human_count((uint64_t)human_int_at(m, "parameters")).text);
+    printf("  %-16s %.2f in the file", "bits per weight", human_real_at(m, "bits_per_weight"));
+    if (human_int_at(m, "four_bit_parameters"))
         printf("; %.2f of the 4-bit tensors, %.0f%% of the weights",
-               real_of(m, "four_bit_bits_per_weight"),
-               100 * real_of(m, "four_bit_parameters") / real_of(m, "parameters"));
+               human_real_at(m, "four_bit_bits_per_weight"),
+               100 * human_real_at(m, "four_bit_parameters") / human_real_at(m, "parameters"));
     printf(
         "\n  %-16s layers %lld to %lld (30%% to 80%% of the depth), meter at layer %lld (73%%)\n",
-        "steering", int_of(m, "layer_first"), int_of(m, "layer_last"),
-        int_of(m, "visualise_layer"));
-    printf("  %-16s %s\n", "fingerprint", text_of(m, "fingerprint"));
+        "steering", human_int_at(m, "layer_first"), human_int_at(m, "layer_last"),
+        human_int_at(m, "visualise_layer"));
+    printf("  %-16s %s\n", "fingerprint", human_text_at(m, "fingerprint"));
 }
 
 static void print_group(const char *part, const char *type, long long count, long long parameters,
@@ -88,12 +73,13 @@ static void print_tensors(const json_t *groups)
            "in the file", "in memory", "bits");
     json_array_foreach(groups, i, g)
     {
-        print_group(text_of(g, "part"), text_of(g, "type"), int_of(g, "count"),
-                    int_of(g, "parameters"), int_of(g, "disk_bytes"), int_of(g, "memory_bytes"));
-        count += int_of(g, "count");
-        parameters += int_of(g, "parameters");
-        disk += int_of(g, "disk_bytes");
-        memory += int_of(g, "memory_bytes");
+        print_group(human_text_at(g, "part"), human_text_at(g, "type"), human_int_at(g, "count"),
+                    human_int_at(g, "parameters"), human_int_at(g, "disk_bytes"),
+                    human_int_at(g, "memory_bytes"));
+        count += human_int_at(g, "count");
+        parameters += human_int_at(g, "parameters");
+        disk += human_int_at(g, "disk_bytes");
+        memory += human_int_at(g, "memory_bytes");
     }
     print_group("total", "", count, parameters, disk, memory);
 }
@@ -101,15 +87,16 @@ static void print_tensors(const json_t *groups)
 static void print_plan(const json_t *d)
 {
     if (!json_is_true(json_object_get(d, "present"))) {
-        printf("\n  %-16s not available: %s\n", text_of(d, "device"), text_of(d, "reason"));
+        printf("\n  %-16s not available: %s\n", human_text_at(d, "device"),
+               human_text_at(d, "reason"));
         return;
     }
-    printf("\n  %-16s %s\n", text_of(d, "device"), text_of(d, "description"));
+    printf("\n  %-16s %s\n", human_text_at(d, "device"), human_text_at(d, "description"));
     printf("  %-16s %12s   %s are read for each token\n", "weights",
            bytes_of(d, "weight_bytes").text, bytes_of(d, "weight_bytes_per_token").text);
     printf("  %-16s %12s   %s per token, %lld x %lld tokens, %s\n", "KV cache",
            bytes_of(d, "kv_bytes").text, bytes_of(d, "kv_bytes_per_token").text,
-           int_of(d, "sessions"), int_of(d, "context"), text_of(d, "kv_type"));
+           human_int_at(d, "sessions"), human_int_at(d, "context"), human_text_at(d, "kv_type"));
     printf("  %-16s %12s\n", "workspace", bytes_of(d, "workspace_bytes").text);
     printf("  %-16s %12s   of %s available (%s in all): %s\n", "together",
            bytes_of(d, "total_bytes").text, bytes_of(d, "available_bytes").text,
@@ -138,23 +125,23 @@ static void print_strength(const char *name, const json_t *value)
 
 static void print_vector_facts(const json_t *v)
 {
-    bool at_input = !strcmp(text_of(v, "hook"), "resid_pre");
-    printf("%s\n\n", text_of(v, "path"));
-    printf("  %-16s %s: added at the %s of its layers\n", "hook", text_of(v, "hook"),
+    bool at_input = !strcmp(human_text_at(v, "hook"), "resid_pre");
+    printf("%s\n\n", human_text_at(v, "path"));
+    printf("  %-16s %s: added at the %s of its layers\n", "hook", human_text_at(v, "hook"),
            at_input ? "input" : "output");
-    printf("  %-16s %lld\n", "hidden size", int_of(v, "hidden_size"));
-    printf("  %-16s %lld directions, %lld to %lld", "layers", int_of(v, "n_directions"),
-           int_of(v, "layer_min"), int_of(v, "layer_max"));
-    if (int_of(v, "n_layers"))
-        printf(", of a model of %lld", int_of(v, "n_layers"));
-    printf("\n  %-16s %s\n", "model", text_of(v, "model_name"));
-    printf("  %-16s %s\n", "fingerprint", text_of(v, "model_fingerprint"));
-    printf("  %-16s %s\n", "method", text_of(v, "method"));
-    printf("  %-16s %s\n", "position", text_of(v, "position"));
+    printf("  %-16s %lld\n", "hidden size", human_int_at(v, "hidden_size"));
+    printf("  %-16s %lld directions, %lld to %lld", "layers", human_int_at(v, "n_directions"),
+           human_int_at(v, "layer_min"), human_int_at(v, "layer_max"));
+    if (human_int_at(v, "n_layers"))
+        printf(", of a model of %lld", human_int_at(v, "n_layers"));
+    printf("\n  %-16s %s\n", "model", human_text_at(v, "model_name"));
+    printf("  %-16s %s\n", "fingerprint", human_text_at(v, "model_fingerprint"));
+    printf("  %-16s %s\n", "method", human_text_at(v, "method"));
+    printf("  %-16s %s\n", "position", human_text_at(v, "position"));
     print_strength("recommended", json_object_get(v, "recommended_strength"));
     print_strength("maximum", json_object_get(v, "max_strength"));
     if (json_is_string(json_object_get(v, "warning")))
-        printf("  %-16s %s\n", "warning", text_of(v, "warning"));
+        printf("  %-16s %s\n", "warning", human_text_at(v, "warning"));
 }
 
 /* What the table above does not say already. */
@@ -185,20 +172,20 @@ static void print_layers(const json_t *layers)
     double longest = 0;
     json_array_foreach(layers, i, layer)
     {
-        double norm = real_of(layer, "norm");
+        double norm = human_real_at(layer, "norm");
         longest = norm > longest ? norm : longest;
     }
     printf("\n  %5s %10s  %-*s %10s %10s %10s\n", "layer", "norm", BAR, "", "m+", "m-", "|h|");
     json_array_foreach(layers, i, layer)
     {
         const json_t *meter = json_object_get(layer, "meter");
-        int width = (int)(BAR * real_of(layer, "norm") / longest + 0.5);
-        printf("  %5lld %10.4g  ", int_of(layer, "layer"), real_of(layer, "norm"));
+        int width = (int)(BAR * human_real_at(layer, "norm") / longest + 0.5);
+        printf("  %5lld %10.4g  ", human_int_at(layer, "layer"), human_real_at(layer, "norm"));
         for (int k = 0; k < BAR; k++)
             putchar(k < width ? '=' : ' ');
         if (meter)
-            printf(" %10.4g %10.4g %10.4g", real_of(meter, "m_plus"), real_of(meter, "m_minus"),
-                   real_of(meter, "residual_norm"));
+            printf(" %10.4g %10.4g %10.4g", human_real_at(meter, "m_plus"),
+                   human_real_at(meter, "m_minus"), human_real_at(meter, "residual_norm"));
         else
             printf(" %10s %10s %10s", "-", "-", "-");
         putchar('\n');
@@ -233,7 +220,7 @@ static int inspect(const char *path, const struct inspect_options *o, struct com
         puts(text);
     else if (!root)
         rc = -1;
-    else if (!strcmp(text_of(root, "kind"), "model"))
+    else if (!strcmp(human_text_at(root, "kind"), "model"))
         print_model(root);
     else
         print_vector(root);

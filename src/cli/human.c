@@ -27,3 +27,19 @@ struct human human_count(uint64_t n)
     static const char *const units[] = {"", " K", " M", " B"};
     return scaled((double)n, 1000, units);
 }
+
+const char *human_text_at(const json_t *object, const char *key)
+{
+    const char *text = json_string_value(json_object_get(object, key));
+    return text ? text : "unknown";
+}
+
+long long human_int_at(const json_t *object, const char *key)
+{
+    return (long long)json_integer_value(json_object_get(object, key));
+}
+
+double human_real_at(const json_t *object, const char *key)
+{
+    return json_number_value(json_object_get(object, key));
+}

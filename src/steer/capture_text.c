@@ -7,23 +7,10 @@
  */
 #include "steer/capture.h"
 
-#include "base/str.h"
 #include "text/tokenizer.h"
 
 #include <stdlib.h>
 #include <string.h>
-
-static char *fill_in(const char *prompt, const char *topic)
-{
-    static const char mark[] = "{topic}";
-    struct str s = STR_INIT;
-    for (const char *at; (at = strstr(prompt, mark)); prompt = at + strlen(mark)) {
-        str_append(&s, prompt, (size_t)(at - prompt));
-        str_puts(&s, topic);
-    }
-    str_puts(&s, prompt);
-    return str_take(&s);
-}
 
 static int find_answer(const struct gyaru_tokenizer *tokenizer, const int32_t *question,
                        size_t n_question, const char *what, struct capture_text *t,
@@ -50,7 +37,7 @@ int capture_encode(const struct gyaru_tokenizer *tokenizer, const char *prompt, 
                    const char *answer, const char *what, struct capture_text *out,
                    struct gyaru_error *err)
 {
-    char *message = fill_in(prompt, topic);
+    char *message = dataset_message(prompt, topic);
     if (!message)
         return error_memory(err, strlen(prompt) + strlen(topic), "a message");
     const struct gyaru_message messages[] = {{"user", message}, {"assistant", answer}};

@@ -410,3 +410,15 @@ int dataset_split(const struct dataset *d, const int shares[DATASET_PARTS], uint
     free(places);
     return 0;
 }
+
+char *dataset_message(const char *prompt, const char *topic)
+{
+    static const char mark[] = "{topic}";
+    struct str s = STR_INIT;
+    for (const char *at; (at = strstr(prompt, mark)); prompt = at + strlen(mark)) {
+        str_append(&s, prompt, (size_t)(at - prompt));
+        str_puts(&s, topic);
+    }
+    str_puts(&s, prompt);
+    return str_take(&s);
+}

@@ -50,6 +50,10 @@ enum dataset_part { PART_TRAIN, PART_VALIDATION, PART_TEST, DATASET_PARTS };
 int dataset_split(const struct dataset *dataset, const int shares[DATASET_PARTS], uint64_t seed,
                   enum dataset_part *parts, struct gyaru_error *err);
 
+/* What the user says before a pair's text (caller frees; NULL: out of memory): the prompt with the
+ * topic in place of every "{topic}". */
+char *dataset_message(const char *prompt, const char *topic);
+
 /* ---- for the readers of the formats ---------------------------------------------------------- */
 
 /* Takes what rows say while a file is read; bad rows are collected into one message. */

@@ -2,7 +2,6 @@
 #include "steer/tune.h"
 
 #include "base/random.h"
-#include "base/str.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -248,23 +247,11 @@ static int split_pairs(struct tuning *t, struct gyaru_error *err)
     return dataset_split(&t->dataset, shares, number, t->parts, err);
 }
 
-static char *fill_in(const char *prompt, const char *topic)
-{
-    static const char mark[] = "{topic}";
-    struct str s = STR_INIT;
-    for (const char *at; (at = strstr(prompt, mark)); prompt = at + strlen(mark)) {
-        str_append(&s, prompt, (size_t)(at - prompt));
-        str_puts(&s, topic);
-    }
-    str_puts(&s, prompt);
-    return str_take(&s);
-}
-
 static int encode_pair(struct tuning *t, const struct dataset_pair *pair, struct passage out[2],
                        struct gyaru_error *err)
 {
     char what[200];
-    char *message = fill_in(t->options->prompt, pair->topic);
+    char *message = dataset_message(t->options->prompt, pair->topic);
     if (!message)
         return error_memory(err, strlen(pair->topic), "a message");
     snprintf(what, sizeof what, "%.120s:%zu", t->dataset.path, pair->line);
@@ -315,7 +302,7 @@ static int make_topics(struct tuning *t, struct gyaru_error *err)
             seen = !strcmp(t->dataset.pairs[k].topic, t->dataset.pairs[i].topic);
         if (seen)
             continue;
-        t->topics[t->n_topics] = fill_in(t->options->prompt, t->dataset.pairs[i].topic);
+        t->topics[t->n_topics] = dataset_message(t->options->prompt, t->dataset.pairs[i].topic);
         if (!t->topics[t->n_topics])
             return error_memory(err, 100, "a message");
         t->n_topics++;
