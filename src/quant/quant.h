@@ -12,11 +12,16 @@
 
 enum quant_type { QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_4BIT };
 
+/* What devices that share a model hold of a matrix: all of it, or a part each (part.h). */
+enum quant_cut { QUANT_WHOLE, QUANT_BY_ROWS, QUANT_BY_COLUMNS };
+
 /* One matrix [rows, cols] as the file stores it; all pointers are views, maybe unaligned. */
 struct quant_source {
     enum quant_type type;
     size_t rows, cols;
     const uint8_t *data; /* [rows*cols] elements, or [rows*cols/2] bytes, high nibble first */
+    enum quant_cut cut;
+    size_t unit; /* unless WHOLE: rows or columns that stay together */
 
     /* QUANT_4BIT only (NF4 and FP4 differ in the map alone). b = flat index / block_size. */
     size_t block_size;
