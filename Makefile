@@ -39,7 +39,7 @@ CUDA_ARCHS ?= 80 86 89 90 100 120
 CUDA_HOME  ?= $(patsubst %/bin/,%,$(dir $(realpath $(shell command -v $(NVCC) 2>/dev/null))))
 CUDA_CU    := $(sort $(wildcard src/backend/cuda/*.cu))
 CUDA_C     := $(sort $(wildcard src/backend/cuda/*.c))
-CUDA_BASE  := src/base/error.c src/base/reason.c src/quant/quant.c
+CUDA_BASE  := src/base/error.c src/base/reason.c src/quant/quant.c src/quant/part.c
 CUDA_OBJ   := $(CUDA_CU:%=$(BUILD)/%.o) $(CUDA_C:%.c=$(BUILD)/%.o) $(CUDA_BASE:%.c=$(BUILD)/%.o)
 CUDA_CODE  = $(foreach a,$(CUDA_ARCHS),-gencode arch=compute_$(a),code=sm_$(a)) \
              -gencode arch=compute_$(firstword $(CUDA_ARCHS)),code=compute_$(firstword $(CUDA_ARCHS))
@@ -87,6 +87,7 @@ $(BUILD)/libgyaru-cuda.so: $(CUDA_OBJ)
 # The same sources for the CPU: kernels run as fibers (tests/cuda_emu). The test program is the one
 # that drives the GPU; it takes whichever plug-in lies beside it.
 EMU      := $(BUILD)/emu
+comma    := ,
 EMU_FLAGS = -Itests/cuda_emu -Isrc -Iinclude -fPIC -g -O2 -MMD -MP -Wall -Wno-unknown-pragmas \
             $(if $(WERROR),-Werror) \
             $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
@@ -95,7 +96,9 @@ EMU_OBJ  := $(CUDA_CU:%=$(EMU)/%.o) $(EMU)/emu.o $(EMU)/blas.o \
             $(CUDA_BASE:%.c=$(BUILD)/%.o)
 # Whole models take minutes under sanitizers and run the same code.
 EMU_TEST := $(if $(HAVE_CXX),$(EMU)/test_cuda_host $(EMU)/test_cuda_model_host \
-            $(if $(SAN),,$(EMU)/test_reference_host $(EMU)/test_cuda_commands))
+            $(EMU)/test_cuda_pair_host $(EMU)/test_cuda_model_pair_host \
+            $(if $(SAN),,$(EMU)/test_reference_host $(EMU)/test_reference_pair_host \
+            $(EMU)/test_cuda_commands $(EMU)/test_cuda_pair_commands))
 
 $(EMU)/src/%.cu.o: src/%.cu
 	@mkdir -p $(@D)
@@ -106,37 +109,54 @@ $(EMU)/src/%.o: src/%.c
 $(EMU)/%.o: tests/cuda_emu/%.cpp
 	@mkdir -p $(@D)
 	$(CXX) -std=c++17 $(EMU_FLAGS) -c -o $@ $<
-$(EMU)/libgyaru-cuda.so: $(EMU_OBJ)
-	$(CXX) -shared $(if $(SAN),-fsanitize=$(SAN)) -Wl,-Bsymbolic -o $@ $^ \
+# It finds the emulated NCCL beside itself, by NCCL's name. A sanitizer's dlopen does not look there:
+# then it is loaded already.
+$(EMU)/libgyaru-cuda.so: $(EMU_OBJ) | $(EMU)/libnccl.so.2
+	$(CXX) -shared $(if $(SAN),-fsanitize=$(SAN)) -Wl,-Bsymbolic,-rpath,'$$ORIGIN' -o $@ $^ \
+	    $(if $(SAN),-Wl$(comma)--no-as-needed $(EMU)/libnccl.so.2) \
 	    $(shell $(PKG_CONFIG) --libs libutf8proc)
+$(EMU)/libnccl.so.2: $(EMU)/nccl.o
+	$(CXX) -shared $(if $(SAN),-fsanitize=$(SAN)) -Wl,-soname,$(@F) -o $@ $^
 
 # Only the libraries that are really used: they travel to machines that have none of ours.
 CUDA_TEST_LIB := $(BUILD)/tests/support/reference.o $(BUILD)/libgyaru.a
 LINK_TEST = $(CC) $(ALL_CFLAGS) $(FILE_FLAGS) -Itests $(ALL_LDFLAGS) -Wl,--as-needed -o $@ $< \
             $(CUDA_TEST_LIB) -lcmocka $(LIBS)
-$(EMU)/test_cuda_host $(BUILD)/test_cuda: tests/test_cuda.c $(CUDA_TEST_LIB)
+$(EMU)/test_cuda_host $(BUILD)/test_cuda $(EMU)/test_cuda_pair_host $(BUILD)/test_cuda_pair: \
+    tests/test_cuda.c $(CUDA_TEST_LIB)
 	@mkdir -p $(@D)
 	$(LINK_TEST)
-$(EMU)/test_cuda_model_host $(BUILD)/test_cuda_model: tests/test_cuda_model.c $(CUDA_TEST_LIB)
+$(EMU)/test_cuda_model_host $(BUILD)/test_cuda_model $(EMU)/test_cuda_model_pair_host \
+$(BUILD)/test_cuda_model_pair: tests/test_cuda_model.c $(CUDA_TEST_LIB)
 	@mkdir -p $(@D)
 	$(LINK_TEST)
-$(EMU)/test_reference_host $(BUILD)/test_cuda_reference: tests/test_reference.c $(CUDA_TEST_LIB)
+$(EMU)/test_reference_host $(BUILD)/test_cuda_reference $(EMU)/test_reference_pair_host \
+$(BUILD)/test_cuda_reference_pair: tests/test_reference.c $(CUDA_TEST_LIB)
 	@mkdir -p $(@D)
 	$(LINK_TEST)
 # The program beside the emulated plug-in, which it then finds.
 $(EMU)/gyaru: $(BUILD)/gyaru | $(EMU)/libgyaru-cuda.so
 	cp $< $@
-$(EMU)/test_cuda_commands: tests/test_cuda_commands.c $(TEST_LIB) $(BUILD)/libgyaru.a $(EMU)/gyaru
+$(EMU)/test_cuda_commands $(EMU)/test_cuda_pair_commands: $(EMU)/%: tests/%.c $(TEST_LIB) \
+    $(BUILD)/libgyaru.a $(EMU)/gyaru
 	$(CC) $(ALL_CFLAGS) -Itests $(ALL_LDFLAGS) -o $@ $< $(TEST_LIB) $(BUILD)/libgyaru.a -lcmocka \
 	    $(LIBS)
-$(EMU)/test_cuda_host $(EMU)/test_cuda_model_host $(EMU)/test_reference_host: \
-    | $(EMU)/libgyaru-cuda.so
+# _pair: the same tests again, with two GPUs that share the model.
+EMU_TESTS := $(filter $(EMU)/test_cuda_% $(EMU)/test_reference_%,$(EMU_TEST))
+CUDA_PAIR := $(BUILD)/test_cuda_pair $(BUILD)/test_cuda_model_pair
+$(EMU_TESTS): | $(EMU)/libgyaru-cuda.so
 $(EMU)/test_cuda_host $(EMU)/test_cuda_model_host: private FILE_FLAGS = -DCUDA_REQUIRED
+$(EMU)/test_cuda_pair_host $(EMU)/test_cuda_model_pair_host: private FILE_FLAGS = \
+    -DCUDA_REQUIRED -DGPUS=2
+$(CUDA_PAIR): private FILE_FLAGS = -DGPUS=2
 $(BUILD)/test_cuda_reference: private FILE_FLAGS = -DTEST_DEVICE='"cuda"'
+$(BUILD)/test_cuda_reference_pair: private FILE_FLAGS = -DTEST_DEVICE='"cuda:0,1"'
 $(EMU)/test_reference_host: private FILE_FLAGS = -DTEST_DEVICE='"cuda"' -DLONGEST=64
+$(EMU)/test_reference_pair_host: private FILE_FLAGS = -DTEST_DEVICE='"cuda:0,1"' -DLONGEST=64
 
 # On the GPU. Without one, or without nvcc, the tests say why they are skipped.
-CUDA_TESTS := $(BUILD)/test_cuda $(BUILD)/test_cuda_model $(BUILD)/test_cuda_reference
+CUDA_TESTS := $(BUILD)/test_cuda $(BUILD)/test_cuda_model $(BUILD)/test_cuda_reference \
+              $(CUDA_PAIR) $(BUILD)/test_cuda_reference_pair
 test-cuda: $(CUDA_TESTS) $(if $(HAVE_NVCC),$(BUILD)/libgyaru-cuda.so)
 	@BUILD=$(BUILD) sh tests/run.sh $(CUDA_TESTS)
 
@@ -175,8 +195,8 @@ $(BUILD)/bench/device: $(patsubst %,$(BUILD)/src/cli/%.o,bandwidth cmd_bench con
 $(BUILD)/tests/fake_nvml.so: tests/support/fake/nvml.c
 	@mkdir -p $(@D)
 	$(CC) $(ALL_CFLAGS) $(ALL_LDFLAGS) -shared -o $@ $<
-$(BUILD)/tests/test_doctor $(BUILD)/tests/test_migrate $(EMU)/test_cuda_commands: \
-    | $(BUILD)/tests/fake_nvml.so
+$(BUILD)/tests/test_doctor $(BUILD)/tests/test_migrate $(EMU)/test_cuda_commands \
+$(EMU)/test_cuda_pair_commands: | $(BUILD)/tests/fake_nvml.so
 
 # BUILD tells the tests which program to drive.
 test: all $(TESTS) $(EMU_TEST)
@@ -250,7 +270,7 @@ help:
 	@echo "make format     clang-format in place"
 	@echo "make clean"
 
--include $(CUDA_OBJ:.o=.d) $(EMU_OBJ:.o=.d)
+-include $(CUDA_OBJ:.o=.d) $(EMU_OBJ:.o=.d) $(EMU)/nccl.d
 -include $(LIB_OBJ:.o=.d) $(APP_OBJ:.o=.d) $(TESTS:=.d)
 
 .PHONY: all no-cuda cuda test-cuda test test-threads fuzz lint format install uninstall clean help

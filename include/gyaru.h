@@ -102,7 +102,8 @@ enum gyaru_kv {
 const char *gyaru_kv_name(enum gyaru_kv kv); /* "auto", "f16", "f32", "int8" */
 
 struct gyaru_model_options {
-    const char *device;  /* "auto": a GPU if there is one and the model fits; "cpu", "cuda[:N]" */
+    const char *device;  /* "auto": a GPU if there is one and the model fits; "cpu", "cuda[:N]";
+                          *   "cuda:N,M": GPUs that hold a part of the model each */
     int threads;         /* 0: all cores */
     int context;         /* positions per session; 0: the model's own limit, at most 4096 */
     int sessions;        /* KV slots, 1..64 */
@@ -133,6 +134,8 @@ struct gyaru_model_info {
     uint64_t in_use_bytes; /* after it: by this process; of a GPU: by all and the driver */
     uint64_t token_bytes;  /* weights that decoding one token reads */
     double load_seconds;
+    int devices;            /* GPUs that share the model: the bytes above are what the one takes
+                             *   that takes most; else 1 */
     const char *device;     /* e.g. "avx512, 2 threads" */
     const char *device_why; /* why "auto" took it; "": it was asked for */
     bool on_gpu;
@@ -170,8 +173,9 @@ const struct gyaru_tokenizer *gyaru_model_tokenizer(const struct gyaru_model *mo
 int gyaru_inspect(const char *path, const struct gyaru_model_options *options, char **json,
                   struct gyaru_error *err);
 
-/* JSON document (caller frees): CPU features, memory, GPUs and who holds their memory. */
-int gyaru_doctor(char **json, struct gyaru_error *err);
+/* JSON document (caller frees): CPU features, memory, GPUs and who holds their memory. `device`
+ * (of gyaru_model_options; NULL: none) is opened and tried, too. */
+int gyaru_doctor(const char *device, char **json, struct gyaru_error *err);
 
 /* ---- control vectors --------------------------------------------------------------------- */
 

@@ -131,7 +131,7 @@ static struct backend_matrix *upload(struct backend_device *device, const struct
     struct backend_matrix *m;
     if (cpu_matrix_new(device, s, &m, &err))
         fail_msg("%s", err.text);
-    assert_int_equal(m->bytes, cpu_matrix_bytes(s));
+    assert_int_equal(m->bytes, cpu_matrix_bytes(device, s));
     return m;
 }
 
@@ -409,7 +409,7 @@ static void refuses_odd_blocks(void **state)
     struct backend_matrix *m;
     struct quant_source s = {.type = QUANT_4BIT, .rows = 16, .cols = 20, .block_size = 64};
     struct backend_device *device = open_kernels(&kernels_scalar);
-    assert_true(cpu_matrix_bytes(&s) == UINT64_MAX);
+    assert_true(cpu_matrix_bytes(NULL, &s) == UINT64_MAX);
     assert_int_equal(cpu_matrix_new(device, &s, &m, &err), -1);
     assert_non_null(strstr(err.text, "20 columns"));
     cpu_close(device);

@@ -2,7 +2,8 @@
  * test_cuda.c - the CUDA backend against the CPU backend, operation by operation.
  *
  * Built twice: build/test_cuda drives the plug-in on a GPU (`make test-cuda`); on the host,
- * build/emu/test_cuda_host drives the same sources compiled for the CPU (tests/cuda_emu). Models
+ * build/emu/test_cuda_host drives the same sources compiled for the CPU (tests/cuda_emu). And twice
+ * again with GPUS: as many GPUs then share the model (test_cuda_pair), by the same bounds. Models
  * are random in shape, types and values; all that comes back is poisoned first.
  */
 #include "backend/backend.h"
@@ -25,6 +26,10 @@
 #define FOUR_BIT    1.5e-3
 
 static const struct backend *gpu;
+#ifndef GPUS
+#define GPUS 1
+#endif
+static int n_gpus = GPUS; /* that share the model */
 
 static uint64_t state_of_random;
 
@@ -42,6 +47,15 @@ static float next_float(void) /* -1..1 */
 static int between(int low, int high)
 {
     return low + (int)(next_random() % (uint32_t)(high - low + 1));
+}
+
+/* GPUs 0 .. n-1; *b: what runs them. */
+static int open_gpus(int n, const struct backend **b, struct backend_device **out,
+                     struct gyaru_error *err)
+{
+    static const int indices[BACKEND_DEVICES] = {0, 1, 2, 3, 4, 5, 6, 7};
+    *b = gpu;
+    return n == 1 ? gpu->open(0, 1, out, err) : gpu->open_group(indices, n, b, out, err);
 }
 
 static void *allocate(size_t bytes)
@@ -129,11 +143,15 @@ struct pair {
     bool four_bit;
 };
 
-static void upload(struct pair *p, enum kind kind, int rows, int cols, size_t slot)
+/* unit: of what is cut between GPUs; 0: each has all of it. */
+static void upload(struct pair *p, enum kind kind, int rows, int cols, int unit, size_t slot)
 {
     struct gyaru_error err;
     struct quant_source source;
     void *data = random_source(kind, (size_t)rows, (size_t)cols, &source);
+    bool by_columns = slot == offsetof(struct side, output) || slot == offsetof(struct side, down);
+    source.cut = !unit ? QUANT_WHOLE : by_columns ? QUANT_BY_COLUMNS : QUANT_BY_ROWS;
+    source.unit = (size_t)unit;
     for (int i = 0; i < 2; i++) {
         struct backend_matrix **to = (struct backend_matrix **)((char *)&p->side[i] + slot);
         check(p->side[i].b->matrix_new(p->side[i].device, &source, to, &err), &err);
@@ -164,24 +182,25 @@ static void pair_new(struct pair *p, const struct backend_shape *shape, int kind
 #define AT(field) offsetof(struct side, field)
     *p = (struct pair){.shape = *shape};
     p->side[CPU].b = &backend_cpu;
-    p->side[GPU].b = gpu;
+    check(backend_cpu.open(0, 1, &p->side[CPU].device, &err), &err);
+    check(open_gpus(n_gpus, &p->side[GPU].b, &p->side[GPU].device, &err), &err);
     for (int i = 0; i < 2; i++) {
         struct side *s = &p->side[i];
         struct backend_shape own = *shape;
         if (!s->b->int8_kv && own.kv == GYARU_KV_I8)
             own.kv = GYARU_KV_F32;
-        check(s->b->open(0, 1, &s->device, &err), &err);
         check(s->b->stage_new(s->device, &own, &s->stage, &err), &err);
     }
-    upload(p, KIND, shape->vocab, shape->hidden, AT(embedding));
-    upload(p, KIND, queries, shape->hidden, AT(qkv[0]));
-    upload(p, KIND, keys, shape->hidden, AT(qkv[1]));
-    upload(p, KIND, keys, shape->hidden, AT(qkv[2]));
-    upload(p, KIND, shape->hidden, queries, AT(output));
-    upload(p, KIND, shape->intermediate, shape->hidden, AT(gate));
-    upload(p, KIND, shape->intermediate, shape->hidden, AT(up));
-    upload(p, KIND, shape->hidden, shape->intermediate, AT(down));
-    upload(p, KIND, shape->vocab, shape->hidden, AT(head));
+    int unit = queries / shape->n_kv_heads;
+    upload(p, KIND, shape->vocab, shape->hidden, 0, AT(embedding));
+    upload(p, KIND, queries, shape->hidden, unit, AT(qkv[0]));
+    upload(p, KIND, keys, shape->hidden, shape->head_dim, AT(qkv[1]));
+    upload(p, KIND, keys, shape->hidden, shape->head_dim, AT(qkv[2]));
+    upload(p, KIND, shape->hidden, queries, unit, AT(output));
+    upload(p, KIND, shape->intermediate, shape->hidden, BACKEND_CUT, AT(gate));
+    upload(p, KIND, shape->intermediate, shape->hidden, BACKEND_CUT, AT(up));
+    upload(p, KIND, shape->hidden, shape->intermediate, BACKEND_CUT, AT(down));
+    upload(p, KIND, shape->vocab, shape->hidden, BACKEND_CUT, AT(head));
     upload_vector(p, shape->hidden, 1, 0.5f, AT(norm));
     upload_vector(p, queries, 0, 0.5f, AT(bias[0]));
     upload_vector(p, keys, 0, 0.5f, AT(bias[1]));
@@ -323,11 +342,11 @@ static struct backend_shape random_shape(int round)
 {
     static const int dims[] = {16, 32, 64, 128};
     struct backend_shape s = {.n_layers = 1,
-                              .n_kv_heads = between(1, 2),
+                              .n_kv_heads = between(n_gpus, 2 * n_gpus),
                               .head_dim = dims[round % 4],
                               .hidden = 64 * between(1, 5),
-                              .intermediate = 64 * between(1, 6),
-                              .vocab = between(33, 300),
+                              .intermediate = 64 * between(n_gpus, 6),
+                              .vocab = between(n_gpus == 1 ? 33 : 64 * n_gpus - 31, 300),
                               .rope_theta = 10000,
                               .norm_eps = 1e-6f,
                               .n_slots = 3,
@@ -389,7 +408,7 @@ static void every_type_agrees(void **state)
 static void mixed_types_agree(void **state)
 {
     static const int counts[] = {3, 1, 17};
-    for (int round = 0; round < 6; round++) {
+    for (int round = 0; round < 6; round += GPUS) {
         struct pair p;
         struct backend_shape shape = random_shape(round);
         pair_new(&p, &shape, -1);
@@ -405,16 +424,16 @@ static void odd_shapes_agree(void **state)
     struct backend_shape shape = random_shape(2);
     struct pair p;
     shape.hidden = 101;
-    shape.intermediate = 77;
-    shape.vocab = 35;
+    shape.intermediate = 64 * n_gpus + 13;
+    shape.vocab = 64 * n_gpus - 29;
     for (int kind = BF16; kind < N_KINDS; kind++) {
         pair_new(&p, &shape, kind);
         check_steps(&p, counts, sizeof counts / sizeof *counts);
         pair_free(&p);
     }
     shape.hidden = 72;
-    shape.intermediate = 136;
-    shape.n_heads = shape.n_kv_heads = 1;
+    shape.intermediate = 64 * n_gpus + 8;
+    shape.n_heads = shape.n_kv_heads = n_gpus;
     shape.head_dim = 32;
     pair_new(&p, &shape, NESTED);
     check_steps(&p, counts, sizeof counts / sizeof *counts);
@@ -427,15 +446,15 @@ static void large_chunks_agree(void **state)
 {
     static const int counts[] = {129, 9, 64, 128, 1, MAX_ROWS};
     static const enum kind kinds[] = {NESTED, NESTED_LARGE, PLAIN_4BIT};
-    for (int round = 0; round < 8; round++) {
+    for (int round = 0; round < 8; round += GPUS) {
         struct pair p;
         struct backend_shape shape = random_shape(round);
         shape.kv = round < 4 ? GYARU_KV_F16 : round < 6 ? GYARU_KV_I8 : GYARU_KV_F32;
         if (round == 3)
             shape.intermediate = 64 * 43; /* more than one share of rows */
         if (round == 5) {
-            shape.vocab = 77; /* rows of weights that are no multiple of eight */
-            shape.n_heads = shape.n_kv_heads = 2;
+            shape.vocab = 64 * n_gpus + 13; /* rows of weights that are no multiple of eight */
+            shape.n_heads = shape.n_kv_heads = 2 * n_gpus;
         }
         pair_new(&p, &shape, round < 6 ? (int)kinds[round % 3] : -1);
         check_steps(&p, counts, sizeof counts / sizeof *counts);
@@ -475,9 +494,10 @@ static void long_contexts_agree(void **state)
     struct backend_shape shape = random_shape(1);
     int counts[16];
     shape.n_slots = 1;
-    shape.hidden = shape.intermediate = 64;
-    shape.n_kv_heads = 1;
-    shape.n_heads = 2;
+    shape.hidden = 64;
+    shape.intermediate = 64 * n_gpus;
+    shape.n_kv_heads = n_gpus;
+    shape.n_heads = 2 * n_gpus;
     for (int kv = GYARU_KV_F16; kv <= GYARU_KV_I8; kv++) {
         struct pair p;
         shape.kv = (enum gyaru_kv)kv;
@@ -495,7 +515,7 @@ static void long_contexts_agree(void **state)
  * eight rows, with eight others. */
 static void rows_do_not_depend_on_neighbours(void **state)
 {
-    for (int kind = 0; kind < N_KINDS; kind++) {
+    for (int kind = 0; kind < N_KINDS; kind += GPUS) {
         struct backend_shape shape = random_shape(kind);
         struct pair together, alone;
         struct backend_row rows[MAX_ROWS], few[9];
@@ -540,7 +560,7 @@ static void rows_do_not_depend_on_neighbours(void **state)
 /* Rows of tiled steps, cut differently: the bits stay, whoever shares a tile. */
 static void tiles_do_not_depend_on_neighbours(void **state)
 {
-    for (int round = 0; round < 4; round++) {
+    for (int round = 0; round < 4; round += GPUS) {
         struct backend_shape shape = random_shape(round);
         struct pair together, apart;
         struct backend_row rows[MAX_ROWS];
@@ -723,14 +743,129 @@ static void plans_are_what_is_taken(void **state)
     gpu->memory(device, &memory);
     assert_true(memory.available > 0 && memory.available <= memory.total);
     /* 4 bits and a byte for 64 weights, tables and alignment aside */
-    assert_in_range(gpu->matrix_bytes(&source), 64 * 128 / 2 + 128, 64 * 128 / 2 + 128 + 3 * 1024);
+    assert_in_range(gpu->matrix_bytes(device, &source), 64 * 128 / 2 + 128,
+                    64 * 128 / 2 + 128 + 3 * 1024);
     source.rows = source.cols = (size_t)1 << 62;
-    assert_true(gpu->matrix_bytes(&source) == UINT64_MAX);
+    assert_true(gpu->matrix_bytes(device, &source) == UINT64_MAX);
     gpu->close(device);
     free(data);
     assert_int_equal(gpu->open(99, 1, &device, &err), -1);
     assert_non_null(strstr(err.text, "cuda:99"));
 }
+
+/* ---- GPUs that share a model ------------------------------------------------------------------
+ */
+
+#if GPUS > 1
+/* Heads, columns and ids that do not go evenly: some GPUs have more of them. */
+static void three_share(void **state)
+{
+    static const int counts[] = {1, 9, 70, 3};
+    struct gyaru_error err;
+    struct backend_device *third;
+    setenv("EMU_DEVICES", "3", 1);
+    if (gpu->open(2, 1, &third, &err)) {
+        printf("SKIP: %s\n", err.text);
+        skip();
+    }
+    gpu->close(third);
+    for (int round = 0; round < 4; round++) {
+        struct pair p;
+        n_gpus = 3;
+        struct backend_shape shape = random_shape(round);
+        shape.n_heads = shape.n_heads / shape.n_kv_heads * 4;
+        shape.n_kv_heads = 4;
+        while (shape.n_heads * shape.head_dim % 64)
+            shape.n_heads += 4;
+        pair_new(&p, &shape, round ? -1 : NESTED);
+        check_steps(&p, counts, sizeof counts / sizeof *counts);
+        pair_free(&p);
+    }
+    n_gpus = GPUS;
+    unsetenv("EMU_DEVICES");
+}
+
+/* The embedding is the head, too: each GPU has all of it and takes its rows. */
+static void tied_heads_agree(void **state)
+{
+    static const int counts[] = {1, 5, 33};
+    for (int kind = 0; kind < N_KINDS; kind++) {
+        struct pair p;
+        struct backend_shape shape = random_shape(kind);
+        shape.hidden = 256; /* 64 rows are a whole run of nested scales */
+        pair_new(&p, &shape, kind);
+        for (int i = 0; i < 2; i++) {
+            p.side[i].b->matrix_free(p.side[i].head);
+            p.side[i].head = p.side[i].embedding;
+        }
+        check_steps(&p, counts, sizeof counts / sizeof *counts);
+        for (int i = 0; i < 2; i++)
+            p.side[i].head = NULL;
+        pair_free(&p);
+    }
+}
+
+static void the_same_step_gives_the_same_bits(void **state)
+{
+    struct backend_shape shape = random_shape(3);
+    struct pair a, b;
+    struct backend_row rows[MAX_ROWS];
+    uint64_t seed = state_of_random;
+    pair_new(&a, &shape, NESTED);
+    state_of_random = seed;
+    pair_new(&b, &shape, NESTED);
+    int pos[8] = {0};
+    for (int n = 1; n < 100; n *= 6) {
+        struct result one, other;
+        int made = random_rows(&a, rows, pos, n);
+        run_step(&a, GPU, rows, made, true, &one);
+        run_step(&b, GPU, rows, made, true, &other);
+        assert_memory_equal(one.taps, other.taps,
+                            POINTS * (size_t)made * (size_t)shape.hidden * sizeof(float));
+        assert_memory_equal(one.meter, other.meter, (size_t)made * sizeof *one.meter);
+        result_free(&one);
+        result_free(&other);
+    }
+    pair_free(&a);
+    pair_free(&b);
+}
+
+static void each_takes_its_part(void **state)
+{
+    struct gyaru_error err;
+    struct backend_shape shape = random_shape(2), small = shape;
+    struct quant_source source;
+    const struct backend *b;
+    struct backend_device *group, *one;
+    uint64_t kv[2], workspace[2];
+    void *data = random_source(NESTED, 256, 1024, &source);
+    check(open_gpus(GPUS, &b, &group, &err), &err);
+    check(gpu->open(0, 1, &one, &err), &err);
+    shape.n_kv_heads = shape.n_heads = 2 * GPUS;
+    for (int cut = QUANT_BY_ROWS; cut <= QUANT_BY_COLUMNS; cut++) {
+        uint64_t all = gpu->matrix_bytes(one, &source);
+        source.cut = (enum quant_cut)cut;
+        source.unit = 64;
+        assert_in_range(b->matrix_bytes(group, &source), all / GPUS, all / GPUS + all / 20);
+    }
+    gpu->stage_bytes(one, &shape, &kv[0], &workspace[0]);
+    b->stage_bytes(group, &shape, &kv[1], &workspace[1]);
+    assert_int_equal(kv[1], kv[0] / GPUS);
+    assert_true(workspace[1] < workspace[0]);
+    assert_int_equal(b->check(group, &shape, &err), 0);
+    small.n_kv_heads = 1;
+    assert_int_equal(b->check(group, &small, &err), -1);
+    assert_non_null(strstr(err.text, "1 kv heads"));
+    struct backend_memory memory;
+    b->memory(group, &memory);
+    assert_int_equal(memory.devices, GPUS);
+    printf("on %s\n", b->describe(group));
+    gpu->close(one);
+    b->close(group);
+    free(data);
+}
+
+#endif
 
 /* One argument: the tests to run, by a pattern such as "graphs*". */
 int main(int argc, char **argv)
@@ -749,12 +884,19 @@ int main(int argc, char **argv)
         cmocka_unit_test(graphs_take_new_values),
         cmocka_unit_test(large_activations_agree),
         cmocka_unit_test(plans_are_what_is_taken),
+#if GPUS > 1
+        cmocka_unit_test(each_takes_its_part),
+        cmocka_unit_test(tied_heads_agree),
+        cmocka_unit_test(the_same_step_gives_the_same_bits),
+        cmocka_unit_test(three_share),
+#endif
     };
     struct gyaru_error err;
+    const struct backend *b;
     struct backend_device *device;
     state_of_random = 11;
     gpu = backend_find("cuda", &err);
-    if (!gpu || gpu->open(0, 1, &device, &err)) {
+    if (!gpu || open_gpus(GPUS, &b, &device, &err)) {
 #ifdef CUDA_REQUIRED
         printf("%s\n", err.text);
         return 1;
@@ -763,8 +905,8 @@ int main(int argc, char **argv)
         return 0;
 #endif
     }
-    printf("on %s\n", gpu->describe(device));
-    gpu->close(device);
+    printf("on %s\n", b->describe(device));
+    b->close(device);
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -2,8 +2,11 @@
  * test_cuda_model.c - what the program does on the CUDA backend around its kernels: sampling from
  * candidates, an embedding in host memory.
  *
- * Built twice, as test_cuda.c is: for a GPU, and for the sources compiled for the CPU.
+ * Built as test_cuda.c is: for a GPU and for the sources compiled for the CPU, and both again for
+ * GPUS that share the model.
  */
+#include "support/reference.h"
+
 #include "model/model.h"
 #include "model/sampler.h"
 
@@ -16,7 +19,10 @@
 
 #include <cmocka.h>
 
-#define MODEL "tests/data/tiny-model"
+#ifndef GPUS
+#define GPUS 1
+#endif
+#define DEVICE (GPUS == 1 ? "cuda" : "cuda:0,1")
 
 static const struct backend *gpu;
 static struct gyaru_error err;
@@ -58,10 +64,10 @@ static void head_new(struct head *h, float spread)
 {
     const struct backend_shape shape = {.n_layers = 1,
                                         .hidden = HIDDEN,
-                                        .n_heads = 1,
-                                        .n_kv_heads = 1,
+                                        .n_heads = GPUS,
+                                        .n_kv_heads = GPUS,
                                         .head_dim = HIDDEN,
-                                        .intermediate = HIDDEN,
+                                        .intermediate = GPUS * BACKEND_CUT,
                                         .vocab = VOCAB,
                                         .rope_theta = 10000,
                                         .norm_eps = 1e-6f,
@@ -73,8 +79,10 @@ static void head_new(struct head *h, float spread)
     float *values = allocate((size_t)VOCAB * HIDDEN * sizeof *values), norm[HIDDEN];
     struct quant_source source = {
         .type = QUANT_F32, .rows = VOCAB, .cols = HIDDEN, .data = (const uint8_t *)values};
-    check(gpu->open(0, 0, &h->device, &err));
+    check(backend_open(DEVICE, 0, &gpu, &h->device, &err));
     for (int m = 0; m < 2; m++) {
+        source.cut = m ? QUANT_BY_ROWS : QUANT_WHOLE;
+        source.unit = BACKEND_CUT;
         for (size_t i = 0; i < (size_t)VOCAB * HIDDEN; i++)
             values[i] = next_float();
         check(gpu->matrix_new(h->device, &source, m ? &h->weights : &h->embedding, &err));
@@ -95,16 +103,22 @@ static void head_free(struct head *h)
     gpu->close(h->device);
 }
 
-static void run_head(struct head *h, const struct backend_row *rows, int n,
-                     struct backend_candidates *out)
+static void run_with(struct head *h, const struct backend_matrix *weights,
+                     const struct backend_row *rows, int n, struct backend_candidates *out)
 {
     float *unused;
     memset(out, 0xff, (size_t)n * sizeof *out);
     gpu->begin(h->stage, rows, n);
     gpu->embed(h->stage, h->embedding);
-    gpu->head(h->stage, h->norm, h->weights);
+    gpu->head(h->stage, h->norm, weights);
     gpu->candidates(h->stage, out);
     check(gpu->end(h->stage, &unused, &err));
+}
+
+static void run_head(struct head *h, const struct backend_row *rows, int n,
+                     struct backend_candidates *out)
+{
+    run_with(h, h->weights, rows, n, out);
 }
 
 static const struct gyaru_sampling settings[] = {
@@ -234,6 +248,51 @@ static void tokens_are_remembered(void **state)
     free(seen);
 }
 
+/* What a step chooses from, where the head is the embedding: a token is then among its own
+ * likeliest successors. The logit of `id` among them. */
+static float own_logit(struct head *h, int32_t token, float penalty, int32_t id,
+                       struct backend_candidates *out)
+{
+    struct backend_row row = {.token = token, .logits = true, .choice = {0, penalty, VOCAB}};
+    run_with(h, h->embedding, &row, 1, out);
+    assert_in_range(out->n, 1, BACKEND_CANDIDATES);
+    for (int c = 0; c < out->n; c++)
+        if (out->best[c].id == id)
+            return out->best[c].logit;
+    fail_msg("id %d is not among the candidates of token %d", id, token);
+    return 0;
+}
+
+/* In the step that has it, and in later ones; wherever among the ids it lies. */
+static void tokens_are_penalised(void **state)
+{
+    static const int32_t tokens[] = {5, VOCAB / 2 - 33, VOCAB / 2 + 33, VOCAB - 1};
+    uint8_t *seen = calloc(1, VOCAB);
+    struct head head;
+    struct backend_candidates out;
+    head_new(&head, 0.1f);
+    for (int i = 0; i < 4; i++) {
+        int32_t token = tokens[i], next = token;
+        check(gpu->remember(head.stage, 0, seen, &err));
+        float plain = own_logit(&head, token, 1, token, &out);
+        assert_true(plain > 0);
+        float most = 0;
+        for (int c = 0; c < out.n; c++) /* the likeliest of the other half of the ids */
+            if ((out.best[c].id < VOCAB / 2) != (token < VOCAB / 2) && out.best[c].logit > most) {
+                most = out.best[c].logit;
+                next = out.best[c].id;
+            }
+        assert_true(next != token);
+        float other = own_logit(&head, token, 1, next, &out);
+        assert_true(own_logit(&head, token, 1.001f, token, &out) == plain / 1.001f);
+        assert_true(own_logit(&head, token, 1.001f, next, &out) == other);
+        (void)own_logit(&head, next, 1.001f, next, &out);
+        assert_true(own_logit(&head, token, 1.001f, next, &out) == other / 1.001f);
+    }
+    head_free(&head);
+    free(seen);
+}
+
 /* Where a logit is not finite, and where very many are equal, all of them are asked for. */
 static void odd_logits_are_fetched(void **state)
 {
@@ -259,14 +318,14 @@ static void odd_logits_are_fetched(void **state)
 /* Rows out of host memory are those of the device's own copy, bit for bit. */
 static void host_tables_hold_the_same_rows(void **state)
 {
-    enum { TYPES = 4, COLS = 64, ROWS_OF = 50 };
+    enum { TYPES = 4, COLS = 64, ROWS_OF = 50 + GPUS * BACKEND_CUT };
     static const enum quant_type types[TYPES] = {QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_4BIT};
     const struct backend_shape shape = {.n_layers = 1,
                                         .hidden = COLS,
-                                        .n_heads = 1,
-                                        .n_kv_heads = 1,
+                                        .n_heads = GPUS,
+                                        .n_kv_heads = GPUS,
                                         .head_dim = COLS,
-                                        .intermediate = COLS,
+                                        .intermediate = GPUS * BACKEND_CUT,
                                         .vocab = ROWS_OF,
                                         .rope_theta = 10000,
                                         .norm_eps = 1e-6f,
@@ -280,7 +339,7 @@ static void host_tables_hold_the_same_rows(void **state)
     struct backend_row rows[ROWS_OF] = {{0}};
     uint32_t values[ROWS_OF * COLS];
     float scales[ROWS_OF], got[2][ROWS_OF * COLS], *unused;
-    check(gpu->open(0, 1, &device, &err));
+    check(backend_open(DEVICE, 1, &gpu, &device, &err));
     check(gpu->stage_new(device, &shape, &stage, &err));
     for (int r = 0; r < ROWS_OF; r++) {
         rows[r] = (struct backend_row){.token = ROWS_OF - 1 - r, .pos = r};
@@ -308,7 +367,7 @@ static void host_tables_hold_the_same_rows(void **state)
             gpu->matrix_free(table);
         }
         assert_memory_equal(got[0], got[1], sizeof *got);
-        assert_true(gpu->table_bytes(&source) ==
+        assert_true(gpu->table_bytes(device, &source) ==
                     ROWS_OF * COLS * (types[t] == QUANT_F16 || types[t] == QUANT_BF16 ? 2 : 4));
     }
     gpu->stage_free(stage);
@@ -317,16 +376,16 @@ static void host_tables_hold_the_same_rows(void **state)
 
 /* ---- sessions -------------------------------------------------------------------------------- */
 
-static struct gyaru_model *open_model(int sessions)
+static struct gyaru_model *open_model(const char *dir, int sessions)
 {
     struct gyaru_model_options options;
     struct gyaru_model *model;
     gyaru_model_options_init(&options);
-    options.device = "cuda";
+    options.device = DEVICE;
     options.sessions = sessions;
     options.context = 64;
     options.chunk = 16;
-    check(gyaru_model_open(MODEL, &options, &model, &err));
+    check(gyaru_model_open(dir, &options, &model, &err));
     return model;
 }
 
@@ -368,7 +427,12 @@ static void answer(struct gyaru_model *model, const struct gyaru_sampling *sampl
 
 static void answers_are_those_of_all_logits(void **state)
 {
-    struct gyaru_model *model = open_model(2);
+    char *dir = GPUS == 1 ? strdup("tests/data/tiny-model") : reference_shared("reference/nf4");
+    if (!dir) { /* the small model has one kv head: nothing to share */
+        reference_skip("reference/nf4");
+        return;
+    }
+    struct gyaru_model *model = open_model(dir, 2);
     struct backend_candidates *candidates = model->candidates;
     assert_non_null(candidates);
     for (size_t i = 0; i < N_SETTINGS; i++)
@@ -381,6 +445,7 @@ static void answers_are_those_of_all_logits(void **state)
             assert_memory_equal(got, want, sizeof got);
         }
     gyaru_model_close(model);
+    free(dir);
 }
 
 /* One argument: the tests to run, by a pattern such as "graphs*". */
@@ -389,13 +454,13 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(candidates_give_the_same_ids),
         cmocka_unit_test(tokens_are_remembered),
+        cmocka_unit_test(tokens_are_penalised),
         cmocka_unit_test(odd_logits_are_fetched),
         cmocka_unit_test(host_tables_hold_the_same_rows),
         cmocka_unit_test(answers_are_those_of_all_logits),
     };
     struct backend_device *device;
-    gpu = backend_find("cuda", &err);
-    if (!gpu || gpu->open(0, 1, &device, &err)) {
+    if (backend_open(DEVICE, 1, &gpu, &device, &err)) {
 #ifdef CUDA_REQUIRED
         printf("%s\n", err.text);
         return 1;

@@ -58,7 +58,7 @@ static void copes_with_what_is_not_told(void **state)
 static void reports_them_as_json(void **state)
 {
     struct gyaru_error err;
-    json_t *root = doctor_report(fake_path(), &err);
+    json_t *root = doctor_report(fake_path(), NULL, &err);
     assert_non_null(root);
     const json_t *gpus = json_object_get(json_object_get(root, "nvidia"), "gpus");
     const json_t *processes = json_object_get(json_array_get(gpus, 0), "processes");
@@ -76,10 +76,14 @@ static void no_driver_is_a_finding(void **state)
     struct nvml_report r;
     assert_int_equal(nvml_read("/nonexistent/libnvidia-ml.so", &r, &err), -1);
     check_error(&err, GYARU_FAILED, "no NVIDIA driver", NULL);
-    json_t *root = doctor_report("/nonexistent/libnvidia-ml.so", &err);
+    json_t *root = doctor_report("/nonexistent/libnvidia-ml.so", "cpu:0,1", &err);
     const json_t *nvidia = json_object_get(root, "nvidia");
     assert_true(json_is_null(json_object_get(nvidia, "driver")));
     assert_non_null(strstr(json_string_value(json_object_get(nvidia, "problem")), "no NVIDIA"));
+    const json_t *devices = json_object_get(root, "devices"), *asked = json_array_get(devices, 2);
+    assert_int_equal(json_array_size(devices), 3);
+    assert_true(json_is_false(json_object_get(asked, "usable")));
+    assert_non_null(strstr(json_string_value(json_object_get(asked, "reason")), "one cpu only"));
     json_decref(root);
 }
 

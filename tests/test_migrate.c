@@ -320,7 +320,7 @@ static void reports_who_holds_the_gpu(void **state)
     snprintf(path, sizeof path, "%s/migrate.json", report);
     snprintf(library, sizeof library, "%s/tests/fake_nvml.so", build ? build : "build");
     char *text = scratch_text(path);
-    json_t *json = parse(text), *found = doctor_report(library, &err);
+    json_t *json = parse(text), *found = doctor_report(library, NULL, &err);
     assert_true(json_is_array(json_object_get(json_object_get(json, "nvidia"), "gpus")));
     free(text);
     assert_non_null(found);
@@ -333,7 +333,7 @@ static void reports_who_holds_the_gpu(void **state)
     free(page);
     free(text);
     json_decref(found);
-    found = doctor_report("libnone.so", &err);
+    found = doctor_report("libnone.so", NULL, &err);
     json_object_set(json, "nvidia", json_object_get(found, "nvidia"));
     text = json_dumps(json, 0);
     assert_int_equal(gyaru_migrate_page(text, "ja", false, &page, &err), 0);

@@ -19,6 +19,8 @@
 #include "quant/quant.h"
 
 #define BACKEND_CANDIDATES 256
+#define BACKEND_CUT        64   /* rows and columns of MLP and head that devices never part */
+#define BACKEND_DEVICES    8    /* that share a model, at most */
 #define BACKEND_MASS_ERROR 1e-4 /* relative */
 
 struct backend_device; /* an opened processor */
@@ -30,6 +32,7 @@ struct backend_memory {
     uint64_t total, available; /* bytes; available: what this process may still take */
     uint64_t used;             /* by this process; of a GPU: by all and the driver */
     char gpu[48];              /* the driver's name of a GPU, "GPU-UUID"; "": none */
+    int devices;               /* that share: the figures are of the one that has least left */
 };
 
 struct backend_shape {
@@ -79,22 +82,30 @@ struct backend {
 
     /* Device. `index` is N of "cuda:N"; threads 0 means all. */
     int (*open)(int index, int threads, struct backend_device **out, struct gyaru_error *err);
+    /* NULL: not there. Several devices that hold a part of each model: *table is what runs them in
+     * place of this one, all figures of bytes are what one of them takes at most. */
+    int (*open_group)(const int *indices, int n, const struct backend **table,
+                      struct backend_device **out, struct gyaru_error *err);
     void (*close)(struct backend_device *device);
     const char *(*describe)(const struct backend_device *device); /* "avx512, 2 threads" */
     void (*memory)(const struct backend_device *device, struct backend_memory *out);
     /* NULL: not there. Bytes per second; copy counts both ways. */
     int (*bandwidth)(struct backend_device *device, double *read, double *copy,
                      struct gyaru_error *err);
+    /* NULL: any. Before anything is loaded: fails with why a model of this shape cannot run. */
+    int (*check)(const struct backend_device *device, const struct backend_shape *shape,
+                 struct gyaru_error *err);
 
     /* Weights: copied once into the backend's layout; the source may be unmapped afterwards.
      * matrix_bytes is what matrix_new will take, for the memory plan. */
-    uint64_t (*matrix_bytes)(const struct quant_source *source);
+    uint64_t (*matrix_bytes)(const struct backend_device *device,
+                             const struct quant_source *source);
     int (*matrix_new)(struct backend_device *device, const struct quant_source *source,
                       struct backend_matrix **out, struct gyaru_error *err);
     void (*matrix_free)(struct backend_matrix *matrix);
     /* NULL: weights are in the host's memory anyway. A table of which embed() alone reads rows,
      * kept there and not on the device; freed as a matrix. */
-    uint64_t (*table_bytes)(const struct quant_source *source);
+    uint64_t (*table_bytes)(const struct backend_device *device, const struct quant_source *source);
     int (*table_new)(struct backend_device *device, const struct quant_source *source,
                      struct backend_matrix **out, struct gyaru_error *err);
     int (*vector_new)(struct backend_device *device, const float *values, size_t n,
@@ -150,6 +161,10 @@ struct backend {
 
 /* "cpu", or the plug-in of another device; fails with what is missing. */
 const struct backend *backend_find(const char *name, struct gyaru_error *err);
+
+/* Opens "cpu", "cuda", "cuda:N" or "cuda:N,M". *table: what runs it. */
+int backend_open(const char *name, int threads, const struct backend **table,
+                 struct backend_device **out, struct gyaru_error *err);
 
 extern const struct backend backend_cpu;
 

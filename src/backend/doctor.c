@@ -144,8 +144,23 @@ static json_t *nvidia_json(const char *path)
     return json;
 }
 
+/* One that was asked for is opened: a group of GPUs tries its link then. */
+static json_t *device_json(const char *name)
+{
+    const struct backend *backend;
+    struct backend_device *device;
+    struct gyaru_error reason;
+    bool usable = !backend_open(name, 0, &backend, &device, &reason);
+    json_t *json = json_pack("{s:o, s:b}", "name", text(name), "usable", (int)usable);
+    json_object_set_new(json, usable ? "description" : "reason",
+                        text(usable ? backend->describe(device) : reason.text));
+    if (usable)
+        backend->close(device);
+    return json;
+}
+
 /* Which of our devices can be used now. */
-static json_t *devices_json(void)
+static json_t *devices_json(const char *asked)
 {
     static const char *const names[] = {"cpu", "cuda"};
     json_t *list = json_array();
@@ -157,10 +172,12 @@ static json_t *devices_json(void)
             json_object_set_new(json, "reason", text(reason.text));
         json_array_append_new(list, json);
     }
+    if (asked)
+        json_array_append_new(list, device_json(asked));
     return list;
 }
 
-json_t *doctor_report(const char *nvml_path, struct gyaru_error *err)
+json_t *doctor_report(const char *nvml_path, const char *asked, struct gyaru_error *err)
 {
     struct backend_device *device;
     struct backend_memory memory;
@@ -171,16 +188,16 @@ json_t *doctor_report(const char *nvml_path, struct gyaru_error *err)
         json_pack("{s:s, s:o, s:{s:I, s:I}, s:o, s:o, s:o}", "version", GYARU_VERSION, "cpu",
                   cpu_json(device), "memory", "total_bytes", (json_int_t)memory.total,
                   "available_bytes", (json_int_t)memory.available, "limits", limits_json(),
-                  "nvidia", nvidia_json(nvml_path), "devices", devices_json());
+                  "nvidia", nvidia_json(nvml_path), "devices", devices_json(asked));
     backend_cpu.close(device);
     if (!root)
         error_memory(err, 1 << 16, "the report");
     return root;
 }
 
-int gyaru_doctor(char **json, struct gyaru_error *err)
+int gyaru_doctor(const char *device, char **json, struct gyaru_error *err)
 {
-    json_t *root = doctor_report(NVML_LIBRARY, err);
+    json_t *root = doctor_report(NVML_LIBRARY, device, err);
     if (!root)
         return -1;
     char *dumped = json_dumps(root, JSON_INDENT(1));

@@ -7,6 +7,6 @@
 #include "base/json.h"
 
 /* A new reference; NULL when out of memory. */
-json_t *doctor_report(const char *nvml_path, struct gyaru_error *err);
+json_t *doctor_report(const char *nvml_path, const char *device, struct gyaru_error *err);
 
 #endif

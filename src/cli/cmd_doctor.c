@@ -13,13 +13,17 @@
 #include <string.h>
 
 struct doctor_options {
+    const char *device; /* NULL: none */
     bool json;
 };
 
-static const struct option_spec doctor_specs[] = {{0, "json", OPTION_FLAG,
-                                                   offsetof(struct doctor_options, json), 0, 0,
-                                                   NULL, "one JSON document"},
-                                                  OPTION_END};
+#define AT(field) offsetof(struct doctor_options, field)
+
+static const struct option_spec doctor_specs[] = {
+    {0, "device", OPTION_TEXT, AT(device), 0, 0, "NAME",
+     "open this one, too: cpu, cuda, cuda:N or cuda:N,M, which tries the link between the GPUs"},
+    {0, "json", OPTION_FLAG, AT(json), 0, 0, NULL, "one JSON document"},
+    OPTION_END};
 
 static struct human bytes_of(const json_t *object, const char *key)
 {
@@ -109,15 +113,17 @@ static void print_report(const json_t *root)
     json_array_foreach(json_object_get(root, "devices"), i, device)
     {
         bool usable = json_is_true(json_object_get(device, "usable"));
-        printf("  %-9s %s\n", human_text_at(device, "name"),
-               usable ? "usable" : human_text_at(device, "reason"));
+        const json_t *description = json_object_get(device, "description");
+        printf("  %-9s %s%s%s\n", human_text_at(device, "name"),
+               usable ? "usable" : human_text_at(device, "reason"), description ? ": " : "",
+               description ? json_string_value(description) : "");
     }
 }
 
 static int doctor(const struct doctor_options *o, struct gyaru_error *err)
 {
     char *text;
-    if (gyaru_doctor(&text, err))
+    if (gyaru_doctor(o->device, &text, err))
         return -1;
     json_t *root = o->json ? NULL : json_parse(text, strlen(text), "doctor", err);
     int rc = 0;

@@ -1,5 +1,5 @@
 /*
- * device.c - the device that a plan is for: opened by its name, and whether its memory is enough.
+ * device.c - the device that a plan is for: whether its memory is enough.
  */
 #include "model/open.h"
 
@@ -11,25 +11,6 @@
 #include <unistd.h>
 
 #define HOLDERS 3 /* processes that are named, at most */
-
-int model_device_open(const char *device, int threads, struct model_plan *plan,
-                      struct gyaru_error *err)
-{
-    char name[16];
-    int index = 0;
-    const char *colon = strchr(device, ':');
-    size_t len = colon ? (size_t)(colon - device) : strlen(device);
-    if (len >= sizeof name)
-        return error_set(err, GYARU_USAGE, "device %s: unknown: use auto, cpu or cuda[:N]", device);
-    memcpy(name, device, len);
-    name[len] = '\0';
-    if (colon)
-        index = atoi(colon + 1);
-    plan->backend = backend_find(name, err);
-    if (!plan->backend)
-        return -1;
-    return plan->backend->open(index, threads, &plan->device, err);
-}
 
 static double gib(uint64_t bytes)
 {
@@ -80,6 +61,15 @@ static void name_holders(const char *gpu, char *out, size_t size)
     nvml_release(&report);
 }
 
+/* " on each of 2 GPUs", or "". */
+static const char *on_each(const struct model_plan *p, char *out, size_t size)
+{
+    out[0] = '\0';
+    if (p->memory.devices > 1)
+        snprintf(out, size, " on each of %d GPUs", p->memory.devices);
+    return out;
+}
+
 void model_plan_say_memory(const struct model_plan *p, const struct gyaru_model_options *o,
                            char *out, size_t size)
 {
@@ -96,7 +86,7 @@ int model_plan_check_memory(const struct model_plan *p, const struct gyaru_model
                             const char *dir, struct gyaru_error *err)
 {
     uint64_t need = model_plan_total(p), available = model_plan_available(p, o);
-    char holders[160];
+    char holders[160], each[32];
     struct backend_memory host = {0};
     if (p->weights.host) {
         backend_cpu.memory(NULL, &host);
@@ -110,10 +100,11 @@ int model_plan_check_memory(const struct model_plan *p, const struct gyaru_model
         return 0;
     name_holders(p->memory.gpu, holders, sizeof holders);
     return error_set(err, GYARU_NO_MEMORY,
-                     "%s: needs %.2f GiB (%.2f weights, %.2f KV cache of %d x %d positions, %.2f "
-                     "workspace; %llu bytes) but %.2f GiB (%llu bytes) are free%s: close other "
+                     "%s: needs %.2f GiB%s (%.2f weights, %.2f KV cache of %d x %d positions, %.2f "
+                     "workspace; %llu bytes) but %.2f GiB (%llu bytes) are free%s%s: close other "
                      "programs, lower --context or choose a smaller model",
-                     dir, gib(need), gib(p->weights.total), gib(p->kv_bytes), p->shape.n_slots,
-                     p->shape.context, gib(p->workspace_bytes), (unsigned long long)need,
-                     gib(available), (unsigned long long)available, holders);
+                     dir, gib(need), on_each(p, each, sizeof each), gib(p->weights.total),
+                     gib(p->kv_bytes), p->shape.n_slots, p->shape.context, gib(p->workspace_bytes),
+                     (unsigned long long)need, gib(available), (unsigned long long)available,
+                     p->memory.devices > 1 ? " on one of them" : "", holders);
 }

@@ -77,7 +77,7 @@ static int count_matrix(void *user, const char *name, int layer, const struct qu
     group->count++;
     group->parameters += source->rows * source->cols;
     group->disk_bytes += quant_bytes(source);
-    group->memory_bytes += census->plan->backend->matrix_bytes(source);
+    group->memory_bytes += census->plan->backend->matrix_bytes(census->plan->device, source);
     return 0;
 }
 
@@ -159,9 +159,10 @@ static json_t *device_json(const char *device, const struct model_plan *plan,
     const struct backend_shape *s = &plan->shape;
     uint64_t positions = (uint64_t)s->context * (uint64_t)s->n_slots;
     return json_pack(
-        "{s:s, s:b, s:s, s:I, s:I, s:I, s:I, s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:b}",
+        "{s:s, s:b, s:s, s:i, s:I, s:I, s:I, s:I, s:i, s:i, s:s, s:I, s:I, s:I, s:I, s:I, s:b}",
         "device", device, "present", 1, "description", plan->backend->describe(plan->device),
-        "weight_bytes", (json_int_t)plan->weights.total, "weight_bytes_per_token",
+        "devices", plan->memory.devices > 1 ? plan->memory.devices : 1, "weight_bytes",
+        (json_int_t)plan->weights.total, "weight_bytes_per_token",
         (json_int_t)plan->weights.per_token, "kv_bytes_per_token",
         (json_int_t)(plan->kv_bytes / positions), "kv_bytes", (json_int_t)plan->kv_bytes, "context",
         s->context, "sessions", s->n_slots, "kv_type", gyaru_kv_name(s->kv), "workspace_bytes",

@@ -102,6 +102,8 @@ static int plan_shape(struct model_plan *plan, const struct gyaru_model_options 
     double cache = 2.0 * 4 * c->n_layers * (double)o->sessions * context * c->n_kv_heads;
     if (cache * c->head_dim > 0x1p60)
         return error_set(err, GYARU_NO_MEMORY, "the KV cache would take more than 2^60 bytes");
+    if (plan->backend->check && plan->backend->check(plan->device, &plan->shape, err))
+        return -1;
     choose_rows(plan, o);
     return 0;
 }
@@ -115,7 +117,8 @@ static int plan_sizes(struct model_plan *plan, const struct gyaru_model_options 
         return error_set(err, GYARU_USAGE,
                          "the embedding cannot stay in the host's memory: it is this model's head, "
                          "too, which every token reads");
-    if (weights_plan(&plan->config, &plan->source, plan->backend, table, &plan->weights, err))
+    if (weights_plan(&plan->config, &plan->source, plan->backend, plan->device, table,
+                     &plan->weights, err))
         return -1;
     plan->backend->memory(plan->device, &plan->memory);
     return plan_shape(plan, o, err);
@@ -134,7 +137,7 @@ static int try_gpu(struct model_plan *plan, const struct gyaru_model_options *o,
 {
     struct gyaru_error why;
     *fits = false;
-    if (model_device_open("cuda", o->threads, plan, &why)) {
+    if (backend_open("cuda", o->threads, &plan->backend, &plan->device, &why)) {
         snprintf(plan->why, sizeof plan->why, "auto: no GPU: %.230s", why.text);
         return 0;
     }
@@ -168,7 +171,7 @@ int model_plan_finish(struct model_plan *plan, const struct gyaru_model_options 
         close_device(plan);
         device = "cpu";
     }
-    if (model_device_open(device, options->threads, plan, err))
+    if (backend_open(device, options->threads, &plan->backend, &plan->device, err))
         return -1;
     return plan_sizes(plan, options, err);
 }
@@ -243,6 +246,7 @@ static void fill_info(struct gyaru_model *m, const struct model_plan *plan)
         .kv_bytes = plan->kv_bytes,
         .workspace_bytes = plan->workspace_bytes,
         .host_bytes = plan->weights.host,
+        .devices = plan->memory.devices > 1 ? plan->memory.devices : 1,
         .device = m->backend->describe(m->device),
         .device_why = m->device_why,
         .on_gpu = m->backend != &backend_cpu,

@@ -34,10 +34,6 @@ int model_random_source(const char *shape, struct model_config *config, struct w
 int model_plan_finish(struct model_plan *plan, const struct gyaru_model_options *options,
                       struct gyaru_error *err);
 
-/* device.c: "cpu", "cuda" or "cuda:N" into plan->backend and plan->device. */
-int model_device_open(const char *device, int threads, struct model_plan *plan,
-                      struct gyaru_error *err);
-
 /* Refuses what does not fit before anything is allocated, with the numbers that the user needs and,
  * of a GPU, who holds its memory. `dir` names the model. */
 int model_plan_check_memory(const struct model_plan *plan,

@@ -10,18 +10,24 @@
 /* The seven linears of a block, in the order of struct model_layer's use. */
 enum width { HIDDEN, QUERIES, KEYS, INTERMEDIATE };
 
-static const struct {
+#define AT(field) offsetof(struct model_layer, field)
+
+/* Where devices share a model, each has some kv heads with their query heads, and some of the
+ * MLP's columns: what it computes from its rows of q, k, v, gate and up is what its columns of o
+ * and down read. */
+static const struct linear {
     const char *name;
     enum width rows, cols;
+    enum quant_cut cut;
     size_t slot; /* offset of the backend_matrix pointer in struct model_layer */
 } linears[] = {
-    {"self_attn.q_proj.weight", QUERIES, HIDDEN, offsetof(struct model_layer, qkv[0])},
-    {"self_attn.k_proj.weight", KEYS, HIDDEN, offsetof(struct model_layer, qkv[1])},
-    {"self_attn.v_proj.weight", KEYS, HIDDEN, offsetof(struct model_layer, qkv[2])},
-    {"self_attn.o_proj.weight", HIDDEN, QUERIES, offsetof(struct model_layer, output)},
-    {"mlp.gate_proj.weight", INTERMEDIATE, HIDDEN, offsetof(struct model_layer, gate)},
-    {"mlp.up_proj.weight", INTERMEDIATE, HIDDEN, offsetof(struct model_layer, up)},
-    {"mlp.down_proj.weight", HIDDEN, INTERMEDIATE, offsetof(struct model_layer, down)},
+    {"self_attn.q_proj.weight", QUERIES, HIDDEN, QUANT_BY_ROWS, AT(qkv[0])},
+    {"self_attn.k_proj.weight", KEYS, HIDDEN, QUANT_BY_ROWS, AT(qkv[1])},
+    {"self_attn.v_proj.weight", KEYS, HIDDEN, QUANT_BY_ROWS, AT(qkv[2])},
+    {"self_attn.o_proj.weight", HIDDEN, QUERIES, QUANT_BY_COLUMNS, AT(output)},
+    {"mlp.gate_proj.weight", INTERMEDIATE, HIDDEN, QUANT_BY_ROWS, AT(gate)},
+    {"mlp.up_proj.weight", INTERMEDIATE, HIDDEN, QUANT_BY_ROWS, AT(up)},
+    {"mlp.down_proj.weight", HIDDEN, INTERMEDIATE, QUANT_BY_COLUMNS, AT(down)},
 };
 
 static const struct {
@@ -29,11 +35,11 @@ static const struct {
     enum width n;
     size_t slot;
 } vectors[] = {
-    {"input_layernorm.weight", HIDDEN, offsetof(struct model_layer, attention_norm)},
-    {"post_attention_layernorm.weight", HIDDEN, offsetof(struct model_layer, mlp_norm)},
-    {"self_attn.q_proj.bias", QUERIES, offsetof(struct model_layer, qkv_bias[0])},
-    {"self_attn.k_proj.bias", KEYS, offsetof(struct model_layer, qkv_bias[1])},
-    {"self_attn.v_proj.bias", KEYS, offsetof(struct model_layer, qkv_bias[2])},
+    {"input_layernorm.weight", HIDDEN, AT(attention_norm)},
+    {"post_attention_layernorm.weight", HIDDEN, AT(mlp_norm)},
+    {"self_attn.q_proj.bias", QUERIES, AT(qkv_bias[0])},
+    {"self_attn.k_proj.bias", KEYS, AT(qkv_bias[1])},
+    {"self_attn.v_proj.bias", KEYS, AT(qkv_bias[2])},
 };
 
 #define N_LINEARS (sizeof linears / sizeof *linears)
@@ -52,6 +58,13 @@ static size_t width_of(const struct model_config *c, enum width w)
         break;
     }
     return (size_t)c->intermediate;
+}
+
+/* Of the side that is cut: what belongs to one kv head, or to a group of columns. */
+static size_t unit_of(const struct model_config *c, const struct linear *linear)
+{
+    enum width side = linear->cut == QUANT_BY_ROWS ? linear->rows : linear->cols;
+    return side == INTERMEDIATE ? BACKEND_CUT : width_of(c, side) / (size_t)c->n_kv_heads;
 }
 
 static int checkpoint_matrix(void *user, const char *name, size_t rows, size_t cols,
@@ -77,36 +90,54 @@ struct weights_source weights_checkpoint_source(struct checkpoint *checkpoint)
                                    checkpoint_free};
 }
 
-static int visit_named(const struct weights_source *source, const char *name, int layer,
-                       size_t rows, size_t cols, weights_visit *visit, void *user,
-                       struct gyaru_error *err)
+struct visitor {
+    weights_visit *visit;
+    void *user;
+};
+
+static int visit_ids(const struct model_config *c, const struct weights_source *source,
+                     const char *name, enum quant_cut cut, const struct visitor *v,
+                     struct gyaru_error *err)
 {
     struct quant_source matrix;
-    if (source->matrix(source->user, name, rows, cols, &matrix, err))
+    if (source->matrix(source->user, name, (size_t)c->vocab, (size_t)c->hidden, &matrix, err))
         return -1;
-    return visit(user, name, layer, &matrix, err);
+    matrix.cut = cut;
+    matrix.unit = BACKEND_CUT;
+    return v->visit(v->user, name, -1, &matrix, err);
 }
 
+static int visit_linear(const struct model_config *c, const struct weights_source *source,
+                        int layer, const struct linear *linear, const struct visitor *v,
+                        struct gyaru_error *err)
+{
+    struct str name = STR_INIT;
+    struct quant_source matrix;
+    str_printf(&name, "model.layers.%d.%s", layer, linear->name);
+    int rc = name.failed ? error_memory(err, 64, "a name")
+                         : source->matrix(source->user, name.data, width_of(c, linear->rows),
+                                          width_of(c, linear->cols), &matrix, err);
+    if (!rc) {
+        matrix.cut = linear->cut;
+        matrix.unit = unit_of(c, linear);
+        rc = v->visit(v->user, name.data, layer, &matrix, err);
+    }
+    str_release(&name);
+    return rc;
+}
+
+/* The embedding is not cut: each device reads rows of all of it, and as a head some of its rows. */
 int weights_each(const struct model_config *c, const struct weights_source *source,
                  weights_visit *visit, void *user, struct gyaru_error *err)
 {
-    size_t vocab = (size_t)c->vocab, hidden = (size_t)c->hidden;
-    if (visit_named(source, "model.embed_tokens.weight", -1, vocab, hidden, visit, user, err))
+    struct visitor v = {visit, user};
+    if (visit_ids(c, source, "model.embed_tokens.weight", QUANT_WHOLE, &v, err))
         return -1;
     for (int l = 0; l < c->n_layers; l++)
-        for (size_t i = 0; i < N_LINEARS; i++) {
-            struct str name = STR_INIT;
-            str_printf(&name, "model.layers.%d.%s", l, linears[i].name);
-            int rc = name.failed ? error_memory(err, 64, "a name")
-                                 : visit_named(source, name.data, l, width_of(c, linears[i].rows),
-                                               width_of(c, linears[i].cols), visit, user, err);
-            str_release(&name);
-            if (rc)
+        for (size_t i = 0; i < N_LINEARS; i++)
+            if (visit_linear(c, source, l, &linears[i], &v, err))
                 return -1;
-        }
-    if (c->tied)
-        return 0;
-    return visit_named(source, "lm_head.weight", -1, vocab, hidden, visit, user, err);
+    return c->tied ? 0 : visit_ids(c, source, "lm_head.weight", QUANT_BY_ROWS, &v, err);
 }
 
 int weights_each_vector(const struct model_config *c, weights_vector_visit *visit, void *user,
@@ -126,6 +157,7 @@ int weights_each_vector(const struct model_config *c, weights_vector_visit *visi
 
 struct plan {
     const struct backend *backend;
+    const struct backend_device *device;
     struct weights_size size;
     bool host_embedding;
     uint64_t embedding;
@@ -138,10 +170,10 @@ static int add_to_plan(void *user, const char *name, int layer, const struct qua
     struct plan *plan = user;
     bool embedding = !plan->visited++; /* it is visited first */
     if (embedding && plan->host_embedding) {
-        plan->size.host = plan->backend->table_bytes(source);
+        plan->size.host = plan->backend->table_bytes(plan->device, source);
         return 0;
     }
-    uint64_t bytes = plan->backend->matrix_bytes(source);
+    uint64_t bytes = plan->backend->matrix_bytes(plan->device, source);
     if (embedding)
         plan->embedding = bytes;
     if (__builtin_add_overflow(plan->size.total, bytes, &plan->size.total))
@@ -158,10 +190,10 @@ static int add_vector_to_plan(void *user, const char *name, int layer, size_t sl
 }
 
 int weights_plan(const struct model_config *config, const struct weights_source *source,
-                 const struct backend *backend, bool host_embedding, struct weights_size *out,
-                 struct gyaru_error *err)
+                 const struct backend *backend, const struct backend_device *device,
+                 bool host_embedding, struct weights_size *out, struct gyaru_error *err)
 {
-    struct plan plan = {.backend = backend, .host_embedding = host_embedding};
+    struct plan plan = {.backend = backend, .device = device, .host_embedding = host_embedding};
     if (weights_each(config, source, add_to_plan, &plan, err) ||
         weights_each_vector(config, add_vector_to_plan, &plan, err))
         return -1;
@@ -195,7 +227,8 @@ static int upload_one(void *user, const char *name, int layer, const struct quan
     if (table ? m->backend->table_new(m->device, source, place_of(u, layer), err)
               : m->backend->matrix_new(m->device, source, place_of(u, layer), err))
         return error_prefix(err, name);
-    u->done += table ? m->backend->table_bytes(source) : m->backend->matrix_bytes(source);
+    u->done += table ? m->backend->table_bytes(m->device, source)
+                     : m->backend->matrix_bytes(m->device, source);
     if (u->options->progress &&
         u->options->progress(u->options->progress_user, "loading", u->done, u->total))
         return error_set(err, GYARU_FAILED, "%s: loading was stopped", m->dir);

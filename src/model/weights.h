@@ -41,8 +41,8 @@ struct weights_size {
     uint64_t host;      /* of an embedding that stays in the host's memory, beside total */
 };
 int weights_plan(const struct model_config *config, const struct weights_source *source,
-                 const struct backend *backend, bool host_embedding, struct weights_size *out,
-                 struct gyaru_error *err);
+                 const struct backend *backend, const struct backend_device *device,
+                 bool host_embedding, struct weights_size *out, struct gyaru_error *err);
 
 /* Fills model->layers, embedding, head and norm. */
 int weights_load(struct gyaru_model *model, const struct weights_source *source,

@@ -334,7 +334,7 @@ static int prepare(struct migration *m)
 static json_t *gpus_now(void)
 {
     struct gyaru_error ignored;
-    json_t *found = doctor_report(NVML_LIBRARY, &ignored);
+    json_t *found = doctor_report(NVML_LIBRARY, NULL, &ignored);
     json_t *nvidia = json_incref(json_object_get(found, "nvidia"));
     json_decref(found);
     return nvidia ? nvidia : json_null();

@@ -2,9 +2,11 @@
  * cuda_runtime_api.h - the part of the CUDA runtime that the plug-in uses, on the host.
  *
  * With this folder first among the include paths, the plug-in's own sources compile for the CPU:
- * memory is malloc'ed and filled with NaN, streams run at once, graphs record and replay, kernels
- * run as fibers (emu.cpp). So host code and kernels are tested where there is no GPU, and under the
- * sanitizers. It says nothing about speed, memory ordering between blocks or what nvcc makes of it.
+ * memory is filled with NaN and, where there are several devices, out of reach for all but its own
+ * (under a sanitizer each block stands by itself instead, so that its ends are watched), streams
+ * run at once, graphs record and replay, kernels run as fibers (emu.cpp). So host code and kernels
+ * are tested where there is no GPU, and under the sanitizers. It says nothing about speed, memory
+ * ordering between blocks or what nvcc makes of it.
  */
 #ifndef EMU_CUDA_RUNTIME_API_H
 #define EMU_CUDA_RUNTIME_API_H
@@ -31,9 +33,17 @@ enum cudaFuncAttribute { cudaFuncAttributeMaxDynamicSharedMemorySize = 8 };
 enum cudaStreamCaptureMode { cudaStreamCaptureModeThreadLocal = 1 };
 
 #define cudaHostAllocDefault   0
+#define cudaHostAllocPortable  1
 #define cudaHostAllocMapped    2
 #define cudaStreamNonBlocking  1
 #define cudaEventDisableTiming 2
+
+/* Work runs at once, unless it is recorded. */
+struct emu_stream {
+    struct emu_graph *recording;
+    int device;
+    void (*reach_all)(void); /* every device's memory: for what joins them */
+};
 
 typedef struct emu_stream *cudaStream_t;
 typedef struct emu_event *cudaEvent_t;

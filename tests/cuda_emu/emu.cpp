@@ -5,10 +5,13 @@
 
 #include <cstdio>
 #include <cstdlib>
+#include <map>
 #include <memory>
 #include <random>
 #include <unordered_map>
 #include <vector>
+
+#include <sys/mman.h>
 
 #if !defined(__x86_64__)
 #include <ucontext.h>
@@ -296,16 +299,60 @@ struct emu_graph {
     std::vector<std::function<void()>> nodes;
 };
 
-struct emu_stream {
-    emu_graph *recording; /* NULL: work runs at once */
+/* A device's memory lies in a stretch of addresses of its own, which can be closed. */
+#if defined(__SANITIZE_ADDRESS__)
+#define ARENA ((size_t)0)
+#else
+#define ARENA ((size_t)16 << 30)
+#endif
+#define DEVICES 8 /* at most */
+
+struct emu_device {
+    char *arena = NULL;
+    size_t most = 0;                 /* bytes from its beginning that were ever taken */
+    std::map<size_t, size_t> blocks; /* taken: offset -> bytes, whole pages */
+    std::unordered_map<void *, size_t> sizes;
+    size_t used = 0;
 };
+
+static emu_device devices[DEVICES];
+static thread_local int current_device;
+static int reached = -1; /* device whose memory is open, -1: all */
+
+/* EMU_DEVICES: how many GPUs are pretended. */
+static int device_count(void)
+{
+    const char *n = getenv("EMU_DEVICES");
+    return n ? atoi(n) : 2;
+}
+
+static void reach(int device)
+{
+    for (int d = 0; d < DEVICES && device != reached; d++)
+        if (devices[d].most &&
+            mprotect(devices[d].arena, devices[d].most,
+                     device < 0 || d == device ? PROT_READ | PROT_WRITE : PROT_NONE))
+            abort();
+    reached = device;
+}
+
+static void reach_all(void)
+{
+    reach(-1);
+}
 
 static cudaError_t submit(cudaStream_t stream, std::function<void()> work)
 {
+    const int device = stream->device;
     if (stream->recording)
-        stream->recording->nodes.push_back(work);
-    else
+        stream->recording->nodes.push_back([=] {
+            reach(device);
+            work();
+        });
+    else {
+        reach(device);
         work();
+    }
     return cudaSuccess;
 }
 
@@ -321,6 +368,10 @@ static size_t shared_most(void)
 void emu_launch(std::function<void()> kernel, dim3 grid, unsigned threads, size_t shared,
                 cudaStream_t stream, bool together)
 {
+    if (stream->device != current_device) {
+        last_error = cudaErrorInvalidValue;
+        return;
+    }
     if (!grid.x || !grid.y || !grid.z || !threads || threads > 1024 || shared > shared_most() ||
         (together && grid.x * grid.y * grid.z > MULTIPROCESSORS)) {
         last_error = cudaErrorInvalidValue;
@@ -350,40 +401,45 @@ cudaError_t cudaGetLastError(void)
 
 cudaError_t cudaGetDeviceCount(int *count)
 {
-    *count = 1;
+    *count = device_count();
     return cudaSuccess;
 }
 
 cudaError_t cudaSetDevice(int device)
 {
-    return device ? cudaErrorInvalidValue : cudaSuccess;
+    if (device < 0 || device >= device_count())
+        return cudaErrorInvalidValue;
+    current_device = device;
+    return cudaSuccess;
 }
 
 cudaError_t cudaGetDeviceProperties(struct cudaDeviceProp *prop, int device)
 {
-    snprintf(prop->name, sizeof prop->name, "host emulation");
+    const char *second = getenv("EMU_SECOND"); /* name of the second GPU, if it is another */
+    snprintf(prop->name, sizeof prop->name, "%s",
+             device == 1 && second ? second : "host emulation");
     prop->major = 9;
     prop->minor = 0;
     prop->multiProcessorCount = MULTIPROCESSORS;
     prop->sharedMemPerBlockOptin = shared_most();
     memset(&prop->uuid, 0x11, sizeof prop->uuid);
+    prop->uuid.bytes[0] = (char)(0x11 + device);
     return cudaSuccess;
 }
 
-/* EMU_MEMORY: of the pretended GPU, MiB. */
-static size_t device_bytes(void)
+/* EMU_MEMORY: of each pretended GPU, MiB: "4096" or "4096,2048". */
+static size_t device_bytes(int device)
 {
     const char *mib = getenv("EMU_MEMORY");
+    while (mib && device-- && strchr(mib, ','))
+        mib = strchr(mib, ',') + 1;
     return (mib ? strtoul(mib, NULL, 10) : 4096) << 20;
 }
 
-static std::unordered_map<void *, size_t> device_blocks;
-static size_t device_used;
-
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total)
 {
-    *total = device_bytes();
-    *available = *total - device_used;
+    *total = device_bytes(current_device);
+    *available = *total - devices[current_device].used;
     return cudaSuccess;
 }
 
@@ -409,22 +465,65 @@ cudaError_t cudaFreeHost(void *p)
     return cudaSuccess;
 }
 
+/* The first gap that is wide enough. */
+static void *take_pages(emu_device *d, size_t bytes)
+{
+    size_t at = 0;
+    if (!d->arena) {
+        void *p = mmap(NULL, ARENA, PROT_READ | PROT_WRITE,
+                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+        if (p == MAP_FAILED)
+            return NULL;
+        d->arena = (char *)p;
+    }
+    bytes = (bytes + 4095) / 4096 * 4096;
+    for (const auto &[from, size] : d->blocks) {
+        if (from - at >= bytes)
+            break;
+        at = from + size;
+    }
+    if (at + bytes > ARENA)
+        return NULL;
+    d->blocks[at] = bytes;
+    d->most = std::max(d->most, at + bytes);
+    return d->arena + at;
+}
+
 cudaError_t cudaMalloc(void **p, size_t bytes)
 {
-    if (bytes > device_bytes() - device_used || cudaHostAlloc(p, bytes, 0))
+    emu_device *d = &devices[current_device];
+    if (bytes > device_bytes(current_device) - d->used)
         return cudaErrorMemoryAllocation;
-    device_blocks[*p] = bytes;
-    device_used += bytes;
+    if (!ARENA && cudaHostAlloc(p, bytes, 0))
+        return cudaErrorMemoryAllocation;
+    if (ARENA) {
+        if (!(*p = take_pages(d, bytes)))
+            return cudaErrorMemoryAllocation;
+        reach(current_device);
+        memset(*p, 0xff, bytes);
+    }
+    d->sizes[*p] = bytes;
+    d->used += bytes;
     return cudaSuccess;
 }
 
 cudaError_t cudaFree(void *p)
 {
-    if (p)
-        device_used -= device_blocks.at(p);
-    device_blocks.erase(p);
-    free(p);
-    return cudaSuccess;
+    for (emu_device &d : devices) {
+        if (!p || !d.sizes.count(p))
+            continue;
+        d.used -= d.sizes[p];
+        d.sizes.erase(p);
+        if (!ARENA)
+            free(p);
+        else {
+            auto taken = d.blocks.find((size_t)((char *)p - d.arena));
+            madvise(p, taken->second, MADV_DONTNEED);
+            d.blocks.erase(taken);
+        }
+        return cudaSuccess;
+    }
+    return p ? cudaErrorInvalidValue : cudaSuccess;
 }
 
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t bytes, enum cudaMemcpyKind kind,
@@ -440,7 +539,7 @@ cudaError_t cudaMemsetAsync(void *p, int value, size_t bytes, cudaStream_t strea
 
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *stream, unsigned flags)
 {
-    *stream = new emu_stream();
+    *stream = new emu_stream{NULL, current_device, reach_all};
     return cudaSuccess;
 }
 

@@ -17,7 +17,7 @@ struct backend_device {
     char text[64]; /* "avx512, 2 threads" */
 };
 
-uint64_t cpu_matrix_bytes(const struct quant_source *source);
+uint64_t cpu_matrix_bytes(const struct backend_device *device, const struct quant_source *source);
 int cpu_matrix_new(struct backend_device *device, const struct quant_source *source,
                    struct backend_matrix **out, struct gyaru_error *err);
 void cpu_matrix_free(struct backend_matrix *m);

@@ -46,7 +46,7 @@ static bool layout_of(const struct quant_source *s, struct layout *out)
     return true;
 }
 
-uint64_t cpu_matrix_bytes(const struct quant_source *source)
+uint64_t cpu_matrix_bytes(const struct backend_device *device, const struct quant_source *source)
 {
     struct layout l;
     return layout_of(source, &l) ? l.data_bytes + l.scale_bytes : UINT64_MAX;

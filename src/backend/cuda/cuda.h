@@ -68,15 +68,24 @@ int cuda_bandwidth(struct backend_device *device, double *read, double *copy,
 int cuda_loader_init(struct cuda_loader *loader, struct gyaru_error *err);
 void cuda_loader_release(struct cuda_loader *loader);
 
-uint64_t cuda_matrix_bytes(const struct quant_source *source);
+uint64_t cuda_matrix_bytes(const struct backend_device *device, const struct quant_source *source);
 int cuda_matrix_new(struct backend_device *device, const struct quant_source *source,
                     struct backend_matrix **out, struct gyaru_error *err);
 void cuda_matrix_free(struct backend_matrix *matrix);
 
+int cuda_vector_new(struct backend_device *device, const float *values, size_t n,
+                    struct backend_vector **out, struct gyaru_error *err);
+void cuda_vector_free(struct backend_vector *vector);
+
 /* A matrix for cuda_embed() alone, in pinned host memory, row by row as stored. */
-uint64_t cuda_table_bytes(const struct quant_source *source);
+uint64_t cuda_table_bytes(const struct backend_device *device, const struct quant_source *source);
 int cuda_table_new(struct backend_device *device, const struct quant_source *source,
                    struct backend_matrix **out, struct gyaru_error *err);
+
+/* Rows [first, first + n) as a view, not to be freed; false where they do not begin a tile, or the
+ * run of a nested scale. */
+bool cuda_matrix_rows(const struct backend_matrix *matrix, size_t first, size_t n,
+                      struct backend_matrix *view);
 
 /* Have the two, both of 4 bits, one byte table? */
 bool cuda_tables_alike(const struct backend_matrix *a, const struct backend_matrix *b);

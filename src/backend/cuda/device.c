@@ -114,6 +114,6 @@ void cuda_memory(const struct backend_device *device, struct backend_memory *out
     size_t available = 0, total = 0;
     cuda_enter(device);
     (void)cudaMemGetInfo(&available, &total);
-    *out = (struct backend_memory){total, available, total - available, ""};
+    *out = (struct backend_memory){total, available, total - available, "", 1};
     memcpy(out->gpu, device->uuid, sizeof out->gpu);
 }

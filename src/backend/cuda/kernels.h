@@ -210,7 +210,7 @@ struct cuda_choose {
     int n, n_logits, vocab;
     const float *logits;            /* [n_logits, vocab] */
     uint32_t *seen;                 /* [slots][seen_words] a bit for each id */
-    int seen_words;                 /* (vocab + 31) / 32 */
+    int seen_words;                 /* vocab / 32 + 1 */
     float *scratch;                 /* [n_logits][CUDA_CHOOSE_SCRATCH] */
     int *counters, *odd;            /* [n_logits] zero before and after */
     struct backend_candidates *out; /* [n_logits] n may exceed what there is room for */

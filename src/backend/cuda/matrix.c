@@ -96,7 +96,7 @@ static bool plan_of(const struct quant_source *s, struct plan *out)
     return true;
 }
 
-uint64_t cuda_matrix_bytes(const struct quant_source *source)
+uint64_t cuda_matrix_bytes(const struct backend_device *device, const struct quant_source *source)
 {
     struct plan p;
     return plan_of(source, &p) ? p.total : UINT64_MAX;
@@ -392,6 +392,31 @@ void cuda_matrix_free(struct backend_matrix *m)
     free(m);
 }
 
+/* Halves of sixteen rows follow each other in all that is kept by tiles; kernels.h. */
+bool cuda_matrix_rows(const struct backend_matrix *m, size_t first, size_t n,
+                      struct backend_matrix *out)
+{
+    const struct cuda_weights *w = &m->w;
+    size_t groups = (size_t)w->groups, scale = first * groups;
+    if (first % CUDA_TILE_ROWS || first + n > w->rows || w->plain)
+        return false;
+    bool nested = w->layout == CUDA_NESTED, four_bit = nested || w->layout == CUDA_4BIT;
+    size_t row = w->layout == CUDA_F32 ? w->cols * sizeof(float)
+                                       : groups * CUDA_GROUP * (four_bit ? 1 : 4) / 2;
+    if (nested && scale & (((size_t)1 << w->shift) - 1))
+        return false;
+    *out = *m;
+    out->block = NULL;
+    out->w.rows = n;
+    out->w.tiles = (int)((n + CUDA_TILE_ROWS - 1) / CUDA_TILE_ROWS);
+    out->w.data = (const uint8_t *)w->data + first * row;
+    if (four_bit)
+        out->w.codes = (const uint8_t *)w->codes + scale * (nested ? 1 : sizeof(float));
+    if (nested)
+        out->w.scale = w->scale + (scale >> w->shift);
+    return true;
+}
+
 bool cuda_tables_alike(const struct backend_matrix *a, const struct backend_matrix *b)
 {
     return !memcmp(a->w.values, b->w.values, sizeof a->w.values) &&
@@ -416,7 +441,7 @@ static size_t table_row(const struct quant_source *s)
     return s->cols * (s->type == QUANT_F16 || s->type == QUANT_BF16 ? 2 : sizeof(float));
 }
 
-uint64_t cuda_table_bytes(const struct quant_source *source)
+uint64_t cuda_table_bytes(const struct backend_device *device, const struct quant_source *source)
 {
     struct plan p; /* refuses sizes that overflow */
     return plan_of(source, &p) ? source->rows * table_row(source) : UINT64_MAX;
@@ -426,8 +451,9 @@ static int load_table(struct backend_matrix *m, const struct quant_source *s,
                       struct gyaru_error *err)
 {
     size_t row = table_row(s);
-    if (cuda_check(cudaHostAlloc(&m->block, s->rows * row, cudaHostAllocMapped),
-                   "pinned memory for the embedding", err))
+    if (cuda_check(
+            cudaHostAlloc(&m->block, s->rows * row, cudaHostAllocMapped | cudaHostAllocPortable),
+            "pinned memory for the embedding", err))
         return -1;
     if (s->type != QUANT_4BIT)
         copy_parallel(m->block, s->data, s->rows * row);
@@ -446,7 +472,7 @@ static int load_table(struct backend_matrix *m, const struct quant_source *s,
 int cuda_table_new(struct backend_device *device, const struct quant_source *source,
                    struct backend_matrix **out, struct gyaru_error *err)
 {
-    if (cuda_table_bytes(source) == UINT64_MAX)
+    if (cuda_table_bytes(device, source) == UINT64_MAX)
         return error_set(err, GYARU_FAILED, "a matrix of %zu x %zu is larger than cuda can hold",
                          source->rows, source->cols);
     struct backend_matrix *m = calloc(1, sizeof *m);

@@ -1,13 +1,13 @@
 /*
  * plugin.c - the table of the CUDA backend, and what the plug-in exports.
  */
-#include "backend/cuda/stage.h"
+#include "backend/cuda/group.h"
 #include "backend/plugin.h"
 
 #include <stdlib.h>
 
-static int vector_new(struct backend_device *device, const float *values, size_t n,
-                      struct backend_vector **out, struct gyaru_error *err)
+int cuda_vector_new(struct backend_device *device, const float *values, size_t n,
+                    struct backend_vector **out, struct gyaru_error *err)
 {
     struct backend_vector *v = calloc(1, sizeof *v);
     if (!v)
@@ -31,7 +31,7 @@ static int vector_new(struct backend_device *device, const float *values, size_t
     return 0;
 }
 
-static void vector_free(struct backend_vector *v)
+void cuda_vector_free(struct backend_vector *v)
 {
     if (!v)
         return;
@@ -47,17 +47,19 @@ static const struct backend backend_cuda = {
     .int8_kv = true,
     .default_rows = 2048,
     .open = cuda_open,
+    .open_group = cuda_open_group,
     .close = cuda_close,
     .describe = cuda_describe,
     .memory = cuda_memory,
     .bandwidth = cuda_bandwidth,
+    .check = cuda_check_shape,
     .matrix_bytes = cuda_matrix_bytes,
     .matrix_new = cuda_matrix_new,
     .matrix_free = cuda_matrix_free,
     .table_bytes = cuda_table_bytes,
     .table_new = cuda_table_new,
-    .vector_new = vector_new,
-    .vector_free = vector_free,
+    .vector_new = cuda_vector_new,
+    .vector_free = cuda_vector_free,
     .stage_bytes = cuda_stage_bytes,
     .stage_new = cuda_stage_new,
     .stage_free = cuda_stage_free,

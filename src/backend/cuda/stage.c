@@ -51,7 +51,7 @@ static void carve_choice(struct carver *c, const struct backend_shape *s, struct
 {
     size_t rows = (size_t)s->max_logits;
     to->vocab = s->vocab;
-    to->seen_words = (s->vocab + 31) / 32;
+    to->seen_words = s->vocab / 32 + 1; /* id `vocab` has a bit: group_sample.c */
     to->seen = carve(c, (size_t)s->n_slots * (size_t)to->seen_words, sizeof *to->seen);
     to->scratch = carve(c, rows * CUDA_CHOOSE_SCRATCH, sizeof *to->scratch);
     to->counters = carve(c, rows, sizeof *to->counters);
@@ -130,7 +130,8 @@ void cuda_stage_bytes(const struct backend_device *device, const struct backend_
     *workspace = workspace_bytes(shape, device);
 }
 
-static int check_shape(const struct backend_shape *s, struct gyaru_error *err)
+int cuda_check_shape(const struct backend_device *device, const struct backend_shape *s,
+                     struct gyaru_error *err)
 {
     if (s->head_dim % 8 || s->head_dim > CUDA_HEAD_DIM)
         return error_set(err, GYARU_FAILED,
@@ -234,7 +235,7 @@ static int prepare(struct backend_stage *stage, size_t bytes, struct gyaru_error
 int cuda_stage_new(struct backend_device *device, const struct backend_shape *shape,
                    struct backend_stage **out, struct gyaru_error *err)
 {
-    if (check_shape(shape, err))
+    if (cuda_check_shape(device, shape, err))
         return -1;
     struct backend_stage *stage = calloc(1, sizeof *stage);
     if (!stage)

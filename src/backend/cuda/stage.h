@@ -118,6 +118,8 @@ void cuda_stage_bytes(const struct backend_device *device, const struct backend_
 int cuda_stage_new(struct backend_device *device, const struct backend_shape *shape,
                    struct backend_stage **out, struct gyaru_error *err);
 void cuda_stage_free(struct backend_stage *stage);
+int cuda_check_shape(const struct backend_device *device, const struct backend_shape *shape,
+                     struct gyaru_error *err);
 
 /* Of an operation of many rows: true if it was enqueued here. */
 bool cuda_chunk_op(struct backend_stage *stage, const struct step_list *list, int i);
@@ -132,10 +134,17 @@ size_t cuda_chunk_partial(const struct backend_device *device, const struct back
 size_t cuda_chunk_expanded(const struct backend_device *device, const struct backend_shape *shape);
 size_t cuda_chunk_product(const struct backend_device *device, const struct backend_shape *shape);
 
-/* Enqueues the operations of a list as single kernels. */
+/* Enqueues the operations of a list as single kernels: what comes before them, each, the results.
+ */
 void cuda_step_enqueue(struct backend_stage *stage, const struct step_list *list);
+void cuda_step_begin(struct backend_stage *stage, const struct step_list *list);
+void cuda_step_op(struct backend_stage *stage, const struct step_list *list, int i);
 /* Logits, or candidates in their place, and meters to the host. */
 void cuda_step_results(struct backend_stage *stage, const struct step_list *list);
+/* Fails with what was wrong in the step under way. */
+int cuda_step_check(const struct backend_stage *stage, struct gyaru_error *err);
+/* Waits, and hands out meters and candidates. */
+int cuda_step_finish(struct backend_stage *stage, struct gyaru_error *err);
 struct cuda_attention cuda_stage_attention(const struct backend_stage *stage, int layer, int n);
 
 /* Writes a list's phases to out [max_phases]; program->n is 0 if there is no program for it. */

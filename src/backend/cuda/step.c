@@ -273,7 +273,7 @@ void cuda_step_results(struct backend_stage *stage, const struct step_list *list
                               stream);
 }
 
-static void run_op(struct backend_stage *stage, const struct step_list *list, int i)
+void cuda_step_op(struct backend_stage *stage, const struct step_list *list, int i)
 {
     const struct step_op *op = &list->ops[i];
     cudaStream_t stream = stage->device->stream;
@@ -318,33 +318,50 @@ static void run_op(struct backend_stage *stage, const struct step_list *list, in
     }
 }
 
-void cuda_step_enqueue(struct backend_stage *stage, const struct step_list *list)
+void cuda_step_begin(struct backend_stage *stage, const struct step_list *list)
 {
     (void)cudaMemcpyAsync(stage->rows, stage->rows_host, (size_t)list->n * sizeof *stage->rows_host,
                           cudaMemcpyHostToDevice, stage->device->stream);
     cuda_chunk_begin(stage, list);
+}
+
+void cuda_step_enqueue(struct backend_stage *stage, const struct step_list *list)
+{
+    cuda_step_begin(stage, list);
     for (int i = 0; i < list->n_ops; i++)
-        run_op(stage, list, i);
+        cuda_step_op(stage, list, i);
     cuda_step_results(stage, list);
 }
 
-int cuda_op_end(struct backend_stage *stage, float **logits, struct gyaru_error *err)
+int cuda_step_check(const struct backend_stage *stage, struct gyaru_error *err)
 {
-    if (stage->failed)
-        return error_set(err, GYARU_FAILED, "cuda: a step of %d rows: %s", stage->step.n,
-                         stage->failed);
+    if (!stage->failed)
+        return 0;
+    return error_set(err, GYARU_FAILED, "cuda: a step of %d rows: %s", stage->step.n,
+                     stage->failed);
+}
+
+int cuda_step_finish(struct backend_stage *stage, struct gyaru_error *err)
+{
     cuda_enter(stage->device);
-    if (cuda_graph_run(stage, err) ||
-        cuda_check(cudaStreamSynchronize(stage->device->stream), "running a step", err))
+    if (cuda_check(cudaStreamSynchronize(stage->device->stream), "running a step", err) ||
+        cuda_step_check(stage, err)) /* what failed while it was enqueued */
         return -1;
-    if (stage->failed) /* while it was enqueued */
-        return error_set(err, GYARU_FAILED, "cuda: a step of %d rows: %s", stage->step.n,
-                         stage->failed);
     for (int i = 0; i < stage->n_meters; i++)
         memcpy(stage->meter_out[i],
                stage->meter_host + (size_t)i * (size_t)stage->shape.max_rows * 2,
                (size_t)stage->step.n * 2 * sizeof(float));
     cuda_choose_finish(stage);
+    return 0;
+}
+
+int cuda_op_end(struct backend_stage *stage, float **logits, struct gyaru_error *err)
+{
+    if (cuda_step_check(stage, err))
+        return -1;
+    cuda_enter(stage->device);
+    if (cuda_graph_run(stage, err) || cuda_step_finish(stage, err))
+        return -1;
     *logits = stage->logits_host;
     return 0;
 }
