@@ -188,9 +188,10 @@ static void print_table(const struct result *r, const struct gyaru_model_info *i
         printf("  %-14s %8.1f GB/s    memory gives %.1f GB/s: decode reaches %.0f%%\n", "",
                (double)info->token_bytes * decode_rate(t) / gb, r->bandwidth / gb,
                100 * reached(r, info));
-    printf("  %-14s %8.2f GiB     weights %.2f, KV cache %.2f (%d positions), workspace %.2f\n",
+    printf("  %-14s %8.2f GiB     weights %.2f, KV cache %.2f (%d positions), workspace %.2f%s\n",
            "memory", (double)r->resident / gib, (double)info->weight_bytes / gib,
-           (double)info->kv_bytes / gib, info->context, (double)info->workspace_bytes / gib);
+           (double)info->kv_bytes / gib, info->context, (double)info->workspace_bytes / gib,
+           info->devices > 1 ? " on each GPU" : "");
 }
 
 /* ---- opening ----------------------------------------------------------------------------------

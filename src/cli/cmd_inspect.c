@@ -92,6 +92,9 @@ static void print_plan(const json_t *d)
         return;
     }
     printf("\n  %-16s %s\n", human_text_at(d, "device"), human_text_at(d, "description"));
+    if (human_int_at(d, "devices") > 1)
+        printf("  %-16s %lld GPUs share the model; what each of them takes at most:\n", "",
+               human_int_at(d, "devices"));
     printf("  %-16s %12s   %s are read for each token\n", "weights",
            bytes_of(d, "weight_bytes").text, bytes_of(d, "weight_bytes_per_token").text);
     printf("  %-16s %12s   %s per token, %lld x %lld tokens, %s\n", "KV cache",

@@ -76,7 +76,7 @@ static const struct option_spec migrate_specs[] = {
      "outputs/vectors whose fingerprint matches, else the model's own gyaru.safetensors)"},
     {'c', "config", OPTION_TEXT, AT(config), 0, 0, "FILE", "settings (" CONFIG_DEFAULT_PATH ")"},
     {0, "device", OPTION_TEXT, AT(device), 0, 0, "NAME",
-     "auto, cpu, cuda or cuda:N (config: model.device, else auto)"},
+     "auto, cpu, cuda, cuda:N or cuda:N,M (config: model.device, else auto)"},
     {'t', "threads", OPTION_INT, AT(threads), 0, 1024, "N", "CPU threads; 0: all cores (0)"},
     {0, "json", OPTION_FLAG, AT(json), 0, 0, NULL, "one JSON document"},
     OPTION_END};

@@ -240,9 +240,9 @@ static void add_memory(struct bench *b)
     add(b, "planned_gib",
         (double)(info->weight_bytes + info->kv_bytes + info->workspace_bytes) / gib, "GiB",
         "memory, planned");
-    note(b, "weights %.2f, KV %.2f (%d positions), workspace %.2f",
+    note(b, "weights %.2f, KV %.2f (%d positions), workspace %.2f%s",
          (double)info->weight_bytes / gib, (double)info->kv_bytes / gib, info->context,
-         (double)info->workspace_bytes / gib);
+         (double)info->workspace_bytes / gib, info->devices > 1 ? ", on each GPU" : "");
     add(b, "taken_gib", (double)info->used_bytes / gib, "GiB", "memory, taken by loading");
     add(b, "in_use_gib", (double)info->in_use_bytes / gib, "GiB", "memory, in use");
     note(b, "%s", info->on_gpu ? "of the GPU, by all and the driver" : "by this process");

@@ -26,8 +26,9 @@ const struct option_spec common_model_options[] = {
     {'c', "config", OPTION_TEXT, AT(config_path), 0, 0, "FILE",
      "settings (" CONFIG_DEFAULT_PATH ")"},
     {0, "device", OPTION_TEXT, AT(device), 0, 0, "NAME",
-     "cpu, cuda or cuda:N; auto: a GPU if there is one and the model fits (config: model.device, "
-     "else auto)"},
+     "cpu, cuda, cuda:N, or cuda:N,M for GPUs that share the model; auto: a GPU if there is one "
+     "and "
+     "the model fits (config: model.device, else auto)"},
     {'t', "threads", OPTION_INT, AT(threads), 0, 1024, "N", "CPU threads; 0: all cores (0)"},
     {0, "context", OPTION_INT, AT(context), 0, 1 << 20, "N",
      "tokens that a conversation may hold; 0: the model's limit, at most 4096 (0)"},
@@ -306,6 +307,8 @@ char *loaded_model_line(const struct gyaru_model *model)
         str_printf(&line, " and %.2f GiB of the host's memory", gib(info->host_bytes));
     str_printf(&line, "; %.2f GiB in use %s", gib(info->in_use_bytes),
                info->on_gpu ? "on the GPU by all" : "by this process");
+    if (info->devices > 1)
+        str_printf(&line, "; each on the GPU of %d that has most", info->devices);
     if (info->device_why[0])
         str_printf(&line, " (%s)", info->device_why);
     return str_take(&line);
