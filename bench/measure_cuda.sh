@@ -2,8 +2,9 @@
 # measure_cuda.sh pack            - here: gathers what a bare GPU machine needs under build/device/
 # measure_cuda.sh [WHAT...]       - there: checks and measures, one call of at most ten minutes
 #
-# WHAT: any of test, bench, kernels, sanitizer (all of them) and load (only if named: writes a
-# checkpoint of random weights to $TMPDIR and times loading it), and shapes 7b, 14b, 32b (all three).
+# WHAT: any of test, bench, kernels, sanitizer (all of them), load (only if named: writes a checkpoint
+# of random weights to $TMPDIR and times loading it) and pair (only if named: tests and bench with two
+# GPUs that share the model), and shapes 7b, 14b, 32b (all three).
 # A bare machine has the driver, nvcc and compute-sanitizer, but none of our libraries: `pack` copies
 # the programs, the plug-in, every library they load except the C library's own, and the reference
 # checkpoints. docs/cuda.md says how the two calls are made. Full outputs go to one file,
@@ -12,7 +13,8 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 device=build/device
-programs="build/test_cuda build/test_cuda_model build/test_cuda_reference build/bench/device \
+programs="build/test_cuda build/test_cuda_model build/test_cuda_reference build/test_cuda_pair \
+    build/test_cuda_model_pair build/test_cuda_reference_pair build/bench/device \
     build/bench/checkpoint"
 
 pack() {
@@ -43,7 +45,7 @@ what=''
 shapes=''
 for word; do
     case $word in
-    test | bench | kernels | sanitizer | load) what="$what $word" ;;
+    test | bench | kernels | sanitizer | load | pair) what="$what $word" ;;
     7b | 14b | 32b | 0.5b | 1.5b) shapes="$shapes $word" ;;
     *) echo "measure_cuda.sh: $word: unknown" && exit 2 ;;
     esac
@@ -60,9 +62,14 @@ export GYARU_SHARED="$PWD/$device"
 blas=$(find / -path /proc -prune -o \( -name libcublasLt.so.13 -o -name libcublasLt.so.12 \) -print \
     2>/dev/null | head -n 1)
 echo "cuBLASLt: ${blas:-not found}"
+nccl=''
+if wants pair; then
+    nccl=$(find / -path /proc -prune -o -name libnccl.so.2 -print 2>/dev/null | head -n 1)
+    echo "NCCL: ${nccl:-not found}"
+fi
 # Our libraries for our programs alone: Python's may need newer ones.
 ours() {
-    LD_LIBRARY_PATH=$PWD/$device/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}${blas:+:$(dirname "$blas")} \
+    LD_LIBRARY_PATH=$PWD/$device/lib${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}${blas:+:$(dirname "$blas")}${nccl:+:$(dirname "$nccl")} \
         timeout "$@"
 }
 # All but those that load.
@@ -114,6 +121,28 @@ wants bench && for shape in $shapes; do
     ours 120 "$device/device" --shape "$shape" --device cuda --json >"$results/$shape.json" \
         2>"$results/$shape.err" || { tail -n 2 "$results/$shape.err"; status=1; }
 done
+# Two GPUs beside one. Multicast over NVLink is left alone: machines may lend GPUs without it.
+if wants pair; then
+    export NCCL_NVLS_ENABLE=0
+    gpus=$(nvidia-smi --query-gpu=index --format=csv,noheader | wc -l)
+    [ "$gpus" -ge 2 ] || { echo "pair: $gpus GPU: SKIP"; status=1; }
+    [ "$gpus" -ge 2 ] && for test in test_cuda_pair test_cuda_model_pair test_cuda_reference_pair; do
+        say "$test"
+        ours 90 "$device/$test" >"$results/$test.txt" 2>&1
+        rc=$?
+        tail -n 30 "$results/$test.txt"
+        [ $rc = 0 ] || { echo "$test: FAILED ($rc)"; status=1; }
+    done
+    [ "$gpus" -ge 2 ] && for shape in $shapes; do
+        for gpu in cuda:0 cuda:0,1; do
+            say "pair $shape on $gpu"
+            ours 120 "$device/device" --shape "$shape" --device $gpu --json \
+                >"$results/pair-$shape-$gpu.json" 2>"$results/pair-$shape-$gpu.err" ||
+                { tail -n 2 "$results/pair-$shape-$gpu.err"; status=1; }
+            cat "$results/pair-$shape-$gpu.json"
+        done
+    done
+fi
 # From a file in the page cache, as a real model is; generated weights are no file.
 wants load && for shape in $shapes; do
     say "load $shape"
