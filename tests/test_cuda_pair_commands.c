@@ -200,9 +200,9 @@ static void the_smallest_decides(void **state)
 {
     if (no_model())
         return;
-    setenv("EMU_MEMORY", "4096,20", 1);
+    setenv("EMU_MEMORY", "4096,8", 1);
     fails_with(model, "cuda:0,1", 4, "GiB on each of 2 GPUs");
-    fails_with(model, "cuda:1,0", 4, "(20971520 bytes) are free on one of them");
+    fails_with(model, "cuda:1,0", 4, "(8388608 bytes) are free on one of them");
     unsetenv("EMU_MEMORY");
 }
 

@@ -439,7 +439,7 @@ static void add_product(struct backend_stage *stage, const struct step_list *lis
                                             .beta = 1});
         return;
     }
-    if (share >= n)
+    if (share >= n && !stage->member)
         find_next(stage, list, i, &add);
     for (int first = 0; first < n; first += share) {
         add.p = multiply(stage, &w, x, n, first, n - first < share ? n - first : share, row_scale);

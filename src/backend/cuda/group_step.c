@@ -76,6 +76,8 @@ int group_stage_new(struct backend_device *device, const struct backend_shape *s
         s->heads[m] = quant_share((size_t)shape->n_kv_heads, 1, m, g->n);
         s->ids[m] = quant_share((size_t)shape->vocab, BACKEND_CUT, m, g->n);
         rc = cuda_stage_new(g->members[m], &own, &s->members[m], err);
+        if (!rc)
+            s->members[m]->member = true;
     }
     *out = (struct backend_stage *)(void *)s;
     if (rc || group_sample_init(s, err)) {

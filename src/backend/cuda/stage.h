@@ -110,6 +110,7 @@ struct backend_stage {
     int32_t *order;          /* [max_rows] */
     int n_tiles, wide;       /* n_tiles 0: this step's attention is not tiled */
     int last_pos;            /* the largest position of a tiled step */
+    bool member;             /* of a group: what follows a sum waits for the others */
     int prepared, done;      /* operations of the step under way: see chunk.c */
 };
 
