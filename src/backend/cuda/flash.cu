@@ -186,7 +186,9 @@ static __device__ __forceinline__ void weigh(struct sums<W, MT> &r, float (&s)[M
             for (int nt = 0; nt < KEYS / 8; nt++)
 #pragma unroll
                 for (int i = 0; i < 2; i++) {
-                    float w = exp2f(s[mt][nt][2 * h + i] - base);
+                    /* Divided by the sum of what it is multiplied as: rounding then only shifts
+                     * weight between positions. */
+                    float w = half_value(half_bits(exp2f(s[mt][nt][2 * h + i] - base)));
                     s[mt][nt][2 * h + i] = w;
                     sum += w;
                 }
