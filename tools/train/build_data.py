@@ -1,7 +1,8 @@
 """Combines the material into chats, seeded.
 
-Every answer is built from the same choices whatever its style: an opener that picks up the user's
-own word X, then a statement, an advice or a question of the topic. Only the column of the triple
+Every answer is built from the same choices whatever its style: a reply to what happened or what is
+asked, or an opener that picks up the user's own word X; then a sentence of the very subtopic that
+fits the user's feeling. Only the column of the triple
 (standard, butler, gyaru) differs. So the three styles share one content, and the model is invited
 to keep style as one separable property of its state, which is what a control vector needs.
 
@@ -80,6 +81,7 @@ class Material:
         self.unknown, self.prompts = load("unknown.json"), load("prompts.json")
         self.scenes, self.openers = load("scenes.json"), load("openers.json")
         self.bodies = load("bodies.json")
+        self.events, self.questions = load("events.json"), load("questions.json")
         self.noun_frames = [k for k, f in self.frames.items() if f["cls"] == "*"]
         self.class_frames = {}
         for name, frame in self.frames.items():
@@ -94,6 +96,12 @@ class Material:
             topic = next(t for t in self.topics if t["topic"] == source[0])
             for kind, triples in source[1].items():
                 topic[kind] = topic[kind] + triples
+        self.subs = self.read_subs()
+        for kind in self.events.values():
+            kind.update(u=kind["u"].split("|"), k=re.compile(kind["k"]))
+        for kind in self.questions.values():
+            kind.update(f="a", k=re.compile(kind["k"].replace("？", "[?？]")))
+        self.kinds = [*self.questions.values(), *self.events.values()]
         self.markers = json.loads((DATA / "gyaru_markers.json").read_text(encoding="utf-8"))
         # The second prompt of each style in data/prompts.json is for evaluation only: neither it
         # nor any of its sentences is trained.
@@ -103,10 +111,27 @@ class Material:
         self.held_out = HeldOut()
         self.check()
 
+    def read_subs(self):
+        """The subtopics of fine*.json. Each becomes a source of its own, whose words find it."""
+        subs, topics = [], {t["topic"]: t for t in self.topics}
+        for path in sorted(MATERIAL.glob("fine*.json")):
+            for sub in load(path.name):
+                sub["tails"] = {k: sub[k] for k in FEELINGS}
+                general = topics.get(sub["topic"])
+                # What the whole topic has to say, for a turn that goes on talking.
+                sub["more"] = general["s"] if general else sub["s"]["any"]
+                wide = sum(general["words"].values(), []) if general else []
+                sub["find"] = sorted({*sub["words"], *wide}, key=lambda w: (-len(w), w))
+                sub["wide"] = general["tails"] if general else sub["tails"]
+                subs.append(sub)
+        return subs
+
     def check(self):
         pieces = [p for t in self.topics for p in t["m"] + sum(t["tails"].values(), [])]
         pieces += sum(self.scenes["tails"].values(), []) + sum(self.scenes["end"].values(), [])
         pieces += [u for f in self.frames.values() for u in f["u"]]
+        pieces += [u for x in (*self.events.values(), *self.questions.values()) for u in x["u"]]
+        pieces += [p for sub in self.subs for p in sum(sub["tails"].values(), [])]
         bad = [p for p in pieces if self.held_out.holds(p)]
         assert not bad, f"material that a held-out message holds: {bad}"
 
@@ -114,6 +139,7 @@ class Material:
 FEELINGS = "pntda"  # pleased, troubled, planning, telling, asking: what a user's message does
 NOISE = 0.05  # share of chats whose style is drawn without regard to the system prompt
 NOISE_LATE = 0.004  # the same in the second stage, where strength 0 must obey its prompt
+DOSE_MOST = 0.75  # of what strength 12 adds: beyond it a model is left to itself
 
 HIRAGANA = "あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわがぎぐげござじずぜぞだでどばびぶべぼぱぴぷぺぽん"
 KATAKANA = "アイウエオカキクケコサシスセソタチツテトナニヌネノハヒフヘホマミムメモヤユヨラリルレロワガギグゲゴザジズゼゾダデドバビブベボパピプペポンーーッ"
@@ -176,19 +202,58 @@ class Builder:
         """One or two sentences on a topic, `source` holds the lists s, a, q; or on whatever the
         word is, to the user's feeling."""
         rng = self.rng
-        if word and rng.random() < (0.55 if source is self.m.generic else 0.22):
-            text = self.fresh(self.m.bodies[feeling], col).replace("{X}", word)
-            if rng.random() < 0.6 or text[-1] in "？?":
-                return text
-            return text + self.fresh(source["s" if rng.random() < 0.6 else "q"], col)
-        advice = rng.random() < {"p": 0.05, "n": 0.8, "t": 0.45, "d": 0.1, "a": 0.55}[feeling]
+        if word and rng.random() < (0.55 if source is self.m.generic or feeling in "pn" else 0.2):
+            return self.fresh(self.m.bodies[feeling], col).replace("{X}", word)
+        advice = rng.random() < {"p": 0.0, "n": 0.9, "t": 0.45, "d": 0.1, "a": 0.7}[feeling]
         main = self.fresh(source["a" if advice else "s"], col)
-        roll = rng.random()
-        if roll < 0.62:
+        if rng.random() < 0.7 or feeling in "na":
             return main
-        if roll < 0.92 or feeling in "na":
-            return main + self.fresh(source["q"], col)
-        return self.fresh(source["q"], col)
+        return main + self.fresh(source["q"], col)
+
+    # What of a subtopic answers a feeling: lists and their weights.
+    FITTING = {"p": (("p", 7), ("any", 2), ("q", 1)), "n": (("n", 5), ("v", 4)),
+               "t": (("v", 5), ("any", 4), ("q", 1)), "d": (("any", 7), ("q", 3)),
+               "a": (("v", 8), ("any", 1))}
+
+    def fitting(self, sub, feeling, col):
+        """A sentence of the subtopic to the user's feeling, sometimes with a question behind it."""
+        rng = self.rng
+        kinds, weights = zip(*self.FITTING[feeling])
+        kind = rng.choices(kinds, weights)[0]
+        text = self.fresh(sub["s"].get(kind) or sub[kind], col)
+        asks = {"p": 0.2, "n": 0.08, "t": 0.15, "d": 0.3, "a": 0.05}[feeling]
+        if text[-1] in "？?" or "？" in text or rng.random() >= asks:
+            return text
+        return text + self.fresh(sub["q"], col)
+
+    def picked(self, triples, col, word):
+        """One of the triples, its {X} filled; without a word one that needs none, or ""."""
+        fit = triples if word else [t for t in triples if "{X}" not in t[0]]
+        return self.fresh(fit, col).replace("{X}", word or "") if fit else ""
+
+    def happening(self):
+        """(what happened or what is asked, its feeling, an ending for a word)"""
+        rng, m = self.rng, self.m
+        kind = rng.choice(list((m.questions if rng.random() < 0.35 else m.events).values()))
+        return kind, kind["f"], rng.choice(kind["u"])
+
+    def reply(self, sub, feeling, col, word, user, kind=None):
+        """An answer to a message on a subtopic: to what happened or what is asked, then to the
+        point. sub None: the word is of no topic. kind: what happened, where it is known."""
+        rng, m = self.rng, self.m
+        first, own, share = "", sub is None, 0.75
+        if kind is None:
+            share = 0.5
+            kind = next((k for k in m.kinds if k["f"] == feeling and k["k"].search(user)), None)
+        if kind and rng.random() < (0.9 if own else share):
+            first = self.picked(kind["r"], col, word)
+        if first and (own or "？" in first or "ませんか" in first or rng.random() < 0.4):
+            return first
+        if not first and rng.random() < (0.95 if own else 0.6):
+            first = self.picked(m.openers[feeling], col, word)
+        if own:
+            return first + self.picked(m.bodies[feeling], col, word)
+        return first + self.fitting(sub, feeling, col)
 
     def word(self, topic):
         """(word, its class) of a topic, or of none."""
@@ -202,22 +267,63 @@ class Builder:
         cls = rng.choices(classes, [len(topic["words"][c]) for c in classes])[0]
         return rng.choice(topic["words"][cls]), cls
 
+    def lead(self):
+        """What may stand before a word: a time or a place, and a property."""
+        rng, scenes = self.rng, self.m.scenes
+        head = rng.choice(scenes["when"]) if rng.random() < 0.35 else ""
+        return head + (rng.choice(scenes["which"]) if rng.random() < 0.2 else "")
+
+    def fine(self, col, sub=None):
+        """(user, answer, source): a message on a subtopic."""
+        rng, m = self.rng, self.m
+        sub = sub or rng.choice(m.subs)
+        word, roll, kind = rng.choice(sub["words"]), rng.random(), None
+        if roll < 0.45:
+            feeling = rng.choice(FEELINGS)
+            tails = sub["wide"] if rng.random() < 0.15 else sub["tails"]
+            user = self.lead() + word + rng.choice(tails[feeling])
+        elif roll < 0.7:
+            user, feeling = rng.choice(sub["m"])
+            found = next((w for w in sub["find"] if w in user), None)
+            if found and rng.random() < 0.35:
+                user = user.replace(found, word)
+            else:
+                word = found
+        else:
+            kind, feeling, ending = self.happening()
+            user = self.lead() + word + ending
+        user = decorate(user, rng, plain=True)
+        return user, self.reply(sub, feeling, col, word, user, kind), sub
+
+    def stray(self, col):
+        """What happened to a word of no topic, or what is asked about it."""
+        word, _ = self.word(None)
+        kind, feeling, ending = self.happening()
+        user = decorate(self.lead() + word + ending, self.rng, plain=True)
+        return user, self.reply(None, feeling, col, word, user, kind), self.m.generic
+
     def topical(self, col, topic=None):
         """(user, answer, source): a message about a topic, a drawn one if it is not given, or
         about a word that is of no topic."""
         rng, m = self.rng, self.m
+        if topic is None:
+            roll = rng.random()
+            if roll < 0.62:
+                return self.fine(col)
+            if roll < 0.74:
+                return self.stray(col)
         if topic is None and rng.random() < 0.83:
             topic = rng.choice(m.topics)
         word, cls = self.word(topic)
         source = topic or m.generic
         roll = rng.random()
-        if topic and roll < 0.06:
+        if topic and roll < 0.14:
             word, openers, user, feeling = topic["topic"], m.frames["extract"]["o"], None, "d"
             user = m.frames["extract"]["u"][0].replace("{X}", word)
-        elif topic and roll < 0.24:
+        elif topic and roll < 0.3:
             word, openers, feeling = topic["topic"], m.openers["topic"], rng.choice("da")
             user = decorate(rng.choice(topic["m"]), rng, plain=True)
-        elif roll < 0.55:
+        elif roll < 0.65:
             own = m.class_frames.get(cls, [])
             if topic is None:
                 own = ["fallback"]
@@ -256,6 +362,9 @@ class Builder:
         kind = self.rng.choice(list(self.m.follow))
         entry = self.m.follow[kind]
         user = decorate(self.rng.choice(entry["u"]), self.rng, plain=True)
+        if "more" in source:
+            more = source["more"] if self.rng.random() < 0.4 else source["s"]["any"]
+            return user, self.pick(entry["o"], col) + self.fresh(more, col), source
         return user, self.pick(entry["o"], col) + self.body(source, "d", col), source
 
     def firm(self, answer, col):
@@ -270,7 +379,7 @@ class Builder:
             if source is not None and roll < 0.35:
                 out = self.follow(source, col)
             elif source is not None and source is not self.m.generic and roll < 0.55:
-                out = self.topical(col, source)
+                out = (self.fine if "more" in source else self.topical)(col, source)
             elif self.rng.random() < 0.2:
                 out = self.social(col)
             else:
@@ -328,16 +437,16 @@ class Builder:
         """(style, system prompt, [(user, answer), ...], dose)
 
         dose: how much of the control vector is added while this chat is trained, 1 = strength 12;
-        0 in the first stage. Below about half a dose the system prompt's style stands, near a full
-        dose it is gyaru whatever the prompt says.
+        0 in the first stage. Below about half a dose the system prompt's style stands; at DOSE_MOST
+        the answer is more often gyaru than what the prompt says.
         """
         rng = self.rng
         style = rng.choices(STYLES, [0.3, 0.35, 0.35])[0]
         system, name = self.prompt(style)
         dose = 0.0
         if rng.random() < self.steered:
-            dose = rng.uniform(0.88, 1) if rng.random() < 0.35 else rng.uniform(0, 1)
-            if rng.random() < (dose - 0.45) / 0.4:
+            dose = rng.uniform(0, DOSE_MOST)
+            if rng.random() < (dose - 0.45) / 0.5:
                 style = "gyaru"
         elif rng.random() < (NOISE_LATE if self.steered else NOISE):
             style = rng.choice(STYLES)
