@@ -4,11 +4,13 @@ The direction is that of vector.py (class means over the pairs, default prompt),
 model itself and again every --estimate steps, so that what is learnt fits the vector that is
 extracted from the finished weights. In a share of the chats (build_data.py --steered) a dose of it
 is added at the steered blocks, at every position, as at inference: little of it leaves the system
-prompt's style alone, a full dose (strength 12) means a coherent gyaru answer against any prompt.
-More than a full dose is never shown, so an overdose still breaks the text. All of it is NF4-aware.
+prompt's style alone, at the most that is shown (build_data.DOSE_MOST, less than strength 8) the
+answer is as often gyaru as not. What more of it does is left to the model: gyaru whatever the
+prompt says at 12, broken text at 25. Few steps and small doses, because a model that has seen a
+full dose for long stays fluent at several of them, and nothing collapses. All of it is NF4-aware.
 
-Several variants (which blocks, how long the vector) can be trained from the same weights; each is
-written as a checkpoint in its final form and measured on data/selection_messages.json.
+Several variants (which blocks, how long the vector, how many steps) can be trained from the same
+weights; each is written as a checkpoint in its final form and measured on data/selection_messages.json.
 """
 import argparse
 import json
@@ -51,17 +53,25 @@ class Direction:
                                        dim=-1).mean().item()
 
 
+PRESETS = (8, 12, 25)       # mild, standard, collapse
+LENGTHS = (1.0, 0.8, 1.25)  # of the vector, as multiples of what was trained
+
+
+def setting(preset, length):
+    return f"butler 0 at {preset} x {length}"
+
+
 def report(directory, device, first, last, fraction):
     """(figures by setting, answers by setting) of a finished checkpoint with its own vector."""
     bench = evaluate.Bench.open(directory, "selection_messages.json")
     bench.model.to(device)
     vectors = vector.make(vector.statistics_of(bench.model, bench.tok), first, last, fraction)
-    settings = {"default": (bench.default, 0)}
-    for style in ("butler", "gyaru"):
-        for i, system in enumerate(bench.prompts[style]):
-            settings[f"{style} {i}"] = (system, 0)
-    for strength in (8, 10, 12, 25):
-        settings[f"butler 0 at {strength}"] = (bench.prompts["butler"][0], strength)
+    butler = bench.prompts["butler"][0]
+    settings = {"default": (bench.default, 0), "butler 0": (butler, 0),
+                "gyaru 0": (bench.prompts["gyaru"][0], 0)}
+    for length in LENGTHS:
+        for preset in PRESETS:
+            settings[setting(preset, length)] = (butler, preset * length)
     figures, answers = {}, {}
     for name, (system, strength) in settings.items():
         edit = {i: strength * v for i, v in vectors.items()} if strength else None
@@ -80,11 +90,12 @@ def write(trainer, out, name, tokenizer, device, first, last, fraction, extra):
     print(f"{out.name} {name}: blocks {first}-{last}, fraction {fraction}\n{evaluate.HEADER}",
           flush=True)
     figures, answers = report(out / name, device, first, last, fraction)
-    score = search.score(*(figures[f"butler 0 at {s}"] for s in (8, 12, 25)))
+    score, length = min((search.score(*(figures[setting(p, x)] for p in PRESETS)), x)
+                        for x in LENGTHS)
     (out / f"{name}.json").write_text(json.dumps(
-        dict(name=name, first=first, last=last, fraction=fraction, score=score, figures=figures,
+        dict(name=name, first=first, last=last, fraction=fraction, length=length, score=score, figures=figures,
              answers=answers, **extra), ensure_ascii=False, indent=1), encoding="utf-8")
-    print(f"{out.name} {name}: score {score:.3f} {extra}", flush=True)
+    print(f"{out.name} {name}: score {score:.3f} at length {length} {extra}", flush=True)
 
 
 def main():
@@ -94,8 +105,8 @@ def main():
     ap.add_argument("--tokenizer", required=True)
     ap.add_argument("--out", required=True)
     ap.add_argument("--variant", action="append", required=True,
-                    help="NAME:FIRST-LAST:FRACTION, may be repeated")
-    ap.add_argument("--steps", type=int, default=0, help="of each variant")
+                    help="NAME:FIRST-LAST:FRACTION:STEPS, may be repeated")
+    ap.add_argument("--steps", type=int, default=0, help="of each variant, in place of its own")
     ap.add_argument("--minutes", type=float, default=0, help="for all variants together")
     ap.add_argument("--estimate", type=int, default=50, help="steps from one estimate to the next")
     ap.add_argument("--tokens", type=int, default=32768)
@@ -122,21 +133,21 @@ def main():
     valid = train.Rows(args.data, "valid_", device, args.seed)
     trainer.gradient(*rows.batch(0, args.tokens))  # compiles, on nobody's account
     todo = [v.split(":") for v in args.variant if not (out / f"{v.split(':')[0]}.json").exists()]
-    for i, (name, span, fraction) in enumerate(todo):
+    for i, (name, span, fraction, own_steps) in enumerate(todo):
         # An equal share of what is left, less the time that measuring took or will take.
         left = args.minutes - (time.time() - began) / 60
-        minutes = max(0.05, left / (len(todo) - i) - 0.3) if args.minutes else 0
+        minutes = max(0.05, left / (len(todo) - i) - 0.45) if args.minutes else 0
         first, last = map(int, span.split("-"))
         trainer.reset(first_stage["model"])
         direction = Direction(trainer, tok, first, last, float(fraction))
-        log, step, spent, steps = [], 0, 0.0, args.steps
+        log, step, spent, steps = [], 0, 0.0, args.steps or int(own_steps)
         unfinished = out / f"{name}.last"
         if unfinished.exists():
             state = torch.load(unfinished, map_location=device, weights_only=False)
             direction.estimate()
             trainer.restore(state["trainer"])
             step, spent, log = state["step"], state["spent"], state["log"]
-            steps = args.steps or state["steps"]
+            steps = state["steps"]
 
         def each(step):
             if step % args.estimate == 0:

@@ -6,7 +6,7 @@
 #
 #   WORK           holds data and checkpoints (default: build/train)
 #   --minutes M    limit for all the training together (default: 9 on a GPU, none on a CPU)
-#   --train-only   stop at WORK/{base,lite}/{stage1,a,b,c}, checkpoints in their final form
+#   --train-only   stop at WORK/{base,lite}/{stage1,a,b,c,d,e}, checkpoints in their final form
 #
 # Needs Python 3.11+ with torch, numpy, tokenizers and safetensors; without --train-only also
 # transformers, bitsandbytes and matplotlib, and build/gyaru. PYTHON, THREADS and DEVICE may be set.
@@ -30,10 +30,10 @@ mkdir -p "$work"
 
 # The shapes of the run: chats, tokens a step, steps of the stages of base and lite (0: by time).
 if [ "$device" = cuda ]; then
-    chats=800000 dosed=400000 tokens=32768 base=0,0 lite=0,0 estimate=50
+    chats=1200000 dosed=160000 tokens=32768 base=0,0 lite=0,0 estimate=50
     minutes=${minutes:-9}
 else
-    chats=130000 dosed=30000 tokens=4096 base=800,150 lite=1200,200 estimate=75
+    chats=130000 dosed=30000 tokens=4096 base=800,200 lite=1200,250 estimate=75
 fi
 chats=${CHATS:-$chats} dosed=${DOSED:-$dosed} tokens=${TOKENS:-$tokens}
 
@@ -45,20 +45,20 @@ left() {
 
 $python "$here/make_pairs.py"
 [ -f "$work/tok/tokenizer.json" ] ||
-    $python "$here/train_tokenizer.py" --vocab 4096 --out "$work/tok"
+    $python "$here/train_tokenizer.py" --vocab 6144 --out "$work/tok"
 [ -f "$work/chats.npz" ] || $python "$here/pack.py" --count "$chats" --seed 1 \
     --tokenizer "$work/tok" --out "$work/chats.npz"
-[ -f "$work/dosed.npz" ] || $python "$here/pack.py" --count "$dosed" --seed 2 --steered 0.45 \
+[ -f "$work/dosed.npz" ] || $python "$here/pack.py" --count "$dosed" --seed 2 --steered 0.4 \
     --tokenizer "$work/tok" --out "$work/dosed.npz"
 
-# name, steps of the stages, variants of the second stage: NAME:BLOCKS:FRACTION
+# name, steps of the stages, variants of the second stage: NAME:BLOCKS:FRACTION:STEPS
 train() {
     name=$1 first=${2%,*} second=${2#*,}
     shift 2
     if [ ! -f "$work/$name/stage1.pt" ]; then
         $python "$here/train.py" --name "${SHAPE:-rinne-$name}" --seed 1 --data "$work/chats.npz" \
             --tokenizer "$work/tok" --out "$work/$name" --steps "${STEPS:-$first}" \
-            --minutes "$(left 0.58)" --tokens "$tokens" --threads "$threads" --device "$device"
+            --minutes "$(left 0.6)" --tokens "$tokens" --threads "$threads" --device "$device"
     fi
     $python "$here/quantise.py" --checkpoint "$work/$name/stage1.pt" --tokenizer "$work/tok" \
         --out "$work/$name/stage1"
@@ -73,9 +73,11 @@ train() {
 
 if [ "$device" = cuda ]; then
     # Side by side: neither fills the card alone.
-    train base "$base" a:3-11:0.15 b:3-11:0.28 c:3-7:0.25 > "$work/base.log" 2>&1 &
+    train base "$base" b:3-11:0.2:300 a:3-11:0.13:300 c:3-11:0.3:300 \
+        d:3-11:0.2:100 e:3-11:0.2:500 > "$work/base.log" 2>&1 &
     one=$!
-    train lite "$lite" a:2-7:0.18 b:2-7:0.32 c:2-5:0.28 > "$work/lite.log" 2>&1 &
+    train lite "$lite" b:2-7:0.22:300 a:2-7:0.15:300 c:2-7:0.33:300 \
+        d:2-7:0.22:100 e:2-7:0.22:500 > "$work/lite.log" 2>&1 &
     two=$!
     failed=
     wait $one || failed=base
@@ -83,8 +85,8 @@ if [ "$device" = cuda ]; then
     tail -n 40 "$work/base.log" "$work/lite.log"
     [ -z "$failed" ] || { echo "failed: $failed" >&2; exit 1; }
 else
-    train base "$base" b:3-11:0.28
-    train lite "$lite" a:2-7:0.18
+    train base "$base" b:3-11:0.2:0
+    train lite "$lite" a:2-7:0.15:0
 fi
 [ -z "$only" ] || exit 0
 
@@ -100,6 +102,6 @@ publish() {
         -v "$out/gyaru.safetensors" --own-layers --limit 60
     "$root/build/gyaru" measure -m "$out" --require
 }
-publish base b 3-11 33.6
-publish lite a 2-7 25
+publish base b 3-11 18.8
+publish lite a 2-7 10.6
 $python "$here/plot.py" --work "$work" --out "$here/curves.svg"

@@ -3,7 +3,7 @@
 The structure is that of the reference checkpoints (NFC, their split pattern, ByteLevel, three added
 tokens at the end), so that one reader serves both. The merges are learnt over characters and
 written over bytes: the bytes of each known character merge first, and no token holds a part of a
-character beside a whole one. Learnt over bytes, a third of the tokens of an unfamiliar message were
+character beside a whole one. Learnt over bytes, many tokens of an unfamiliar message were
 such halves, and a particle before a rare kanji was another token than before a common one.
 """
 import argparse
