@@ -83,7 +83,7 @@ def write(path, directory, stats, first, last, fraction, max_strength):
         unit = v / v.norm()
         meter[f"layer.{i}"] = {"m_plus": round(float(gyaru.mean(0)[i] @ unit), 6),
                                "m_minus": round(float(standard.mean(0)[i] @ unit), 6),
-                               "median_norm": round(float(norm[i]), 6)}
+                               "residual_norm": round(float(norm[i]), 6)}
     metadata = {
         "format": "gyaru-vector", "version": "1", "hook": "resid_post", "method": "mean",
         "position": "content", "model_name": pathlib.Path(directory).name,
