@@ -595,35 +595,67 @@ static void tiles_do_not_depend_on_neighbours(void **state)
     }
 }
 
-/* Steps of few rows without taps run as one kernel; with taps, as one for each operation. The bits
- * are the same, first and when replayed, and the cache is left the same too. */
+/* The rows of a step as steps of their own, each after those before it in its slot. */
+static void same_one_by_one(const struct pair *p, const struct backend_row *rows, int n,
+                            const struct result *whole)
+{
+    size_t vocab = (size_t)p->shape.vocab, logits = 0;
+    for (int r = 0; r < n; r++) {
+        struct result one;
+        run_step(p, GPU, &rows[r], 1, false, &one);
+        assert_memory_equal(whole->meter[r], one.meter[0], sizeof one.meter[0]);
+        if (rows[r].logits)
+            assert_memory_equal(whole->logits + logits++ * vocab, one.logits,
+                                vocab * sizeof(float));
+        result_free(&one);
+    }
+}
+
+/* Steps of few rows without taps run as one kernel; with taps, as one for each operation. Both give
+ * the CPU's result; the first the same bits when replayed, and whatever rows share a step. */
 static void whole_steps_agree(void **state)
 {
     static const int counts[] = {1, 8, 3, 1, 1, 2, 5, 8, 1};
-    for (int round = 0; round < N_KINDS + 3; round++) {
+    for (int round = 0; round < N_KINDS + 5; round++) {
         struct backend_shape shape = random_shape(round);
         struct pair p;
         int pos[8] = {0};
         shape.hidden = 64 * between(1, 12);
+        if (round == N_KINDS) { /* several groups for each warp, parts of rows */
+            shape.hidden = 64;
+            shape.intermediate = 64 * 130;
+        } else if (round == N_KINDS + 1) {
+            shape.hidden = 64 * 38;
+            shape.intermediate = 64;
+        }
         if (round == PLAIN_4BIT)
-            shape.kv = GYARU_KV_I8; /* which has no such kernel: both are single kernels */
-        pair_new(&p, &shape, round < N_KINDS ? round : -1);
+            shape.kv = GYARU_KV_I8; /* which has no such kernel: all are single kernels */
+        pair_new(&p, &shape, round < N_KINDS + 3 ? round % N_KINDS : -1);
         for (size_t i = 0; i < sizeof counts / sizeof *counts; i++) {
             struct backend_row rows[MAX_ROWS];
-            struct result taps, whole;
+            struct result taps, whole, again;
             int n = random_rows(&p, rows, pos, counts[i]);
             size_t n_logits = 0;
             for (int r = 0; r < n; r++)
                 n_logits += rows[r].logits;
+            double bound = 6 * (p.four_bit ? FOUR_BIT : EXACT_TYPES);
             run_step(&p, GPU, rows, n, true, &taps);
             run_step(&p, GPU, rows, n, false, &whole);
-            assert_memory_equal(whole.meter, taps.meter, (size_t)n * sizeof *taps.meter);
-            assert_memory_equal(whole.logits, taps.logits,
+            run_step(&p, GPU, rows, n, false, &again);
+            assert_memory_equal(whole.meter, again.meter, (size_t)n * sizeof *taps.meter);
+            assert_memory_equal(whole.logits, again.logits,
                                 n_logits * (size_t)shape.vocab * sizeof *taps.logits);
-            result_free(&whole);
-            run_step(&p, GPU, rows, n, false, &whole);
-            assert_memory_equal(whole.logits, taps.logits,
-                                n_logits * (size_t)shape.vocab * sizeof *taps.logits);
+            close_rows("head", whole.logits, NULL, taps.logits, NULL, n_logits, (size_t)shape.vocab,
+                       bound);
+            for (int r = 0; r < n; r++) {
+                double length = (double)taps.meter[r][1];
+                assert_true(fabs((double)whole.meter[r][1] - length) <= bound * length);
+                assert_true(fabs((double)whole.meter[r][0] - (double)taps.meter[r][0]) <=
+                            bound * sqrt(length * (double)shape.hidden));
+            }
+            if (shape.kv != GYARU_KV_I8)
+                same_one_by_one(&p, rows, n, &whole);
+            result_free(&again);
             result_free(&whole);
             result_free(&taps);
         }

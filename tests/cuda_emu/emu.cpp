@@ -22,7 +22,7 @@ dim3 threadIdx, blockIdx, blockDim, gridDim;
 /* ---- fibers -----------------------------------------------------------------------------------
  */
 
-#define MULTIPROCESSORS 3 /* a tile can be cut by two borders */
+#define MULTIPROCESSORS 6 /* a tile can be cut by several borders; whole steps have parts */
 #define SHARED_MOST     ((size_t)227 << 10)
 
 #define STACK_BYTES ((size_t)128 << 10) /* with sanitizers, frames are large */
@@ -46,8 +46,8 @@ __asm__(".text\n.globl emu_switch\n.hidden emu_switch\n.type emu_switch,@functio
 
 struct copy {
     void *to;
-    const void *from;
-    bool inside;
+    const void *from; /* NULL: zeros */
+    size_t bytes;
     unsigned group;
 };
 
@@ -161,18 +161,17 @@ void emu_block_barrier(void)
     }
 }
 
-unsigned emu_grid_arrive(unsigned *counter, unsigned add)
+void emu_grid_arrive(unsigned *counter, unsigned add)
 {
-    unsigned old = *counter;
     *counter += add;
     progress++;
-    return old;
 }
 
-void emu_grid_wait(const unsigned *counter, unsigned old)
+unsigned emu_grid_wait(const unsigned *counter, unsigned side)
 {
-    while (!((*(const volatile unsigned *)counter ^ old) & 0x80000000u))
+    while ((*(const volatile unsigned *)counter & GRID_SIDE) == side)
         yield_fiber();
+    return side ^ GRID_SIDE;
 }
 
 const void *emu_exchange(const void *mine, size_t bytes)
@@ -195,16 +194,16 @@ const void *emu_exchange(const void *mine, size_t bytes)
 
 static void do_copy(const copy &c)
 {
-    if (c.inside)
-        memcpy(c.to, c.from, 16);
+    if (c.from)
+        memcpy(c.to, c.from, c.bytes);
     else
-        memset(c.to, 0, 16);
+        memset(c.to, 0, c.bytes);
 }
 
 /* Copies are done at once or when they are waited for: both may be. */
-void emu_async_copy(void *to, const void *from, bool inside)
+void emu_async_copy(void *to, const void *from, size_t bytes)
 {
-    copy c = {to, from, inside, current->group};
+    copy c = {to, from, bytes, current->group};
     if (random_order() % 2)
         do_copy(c);
     else
@@ -223,6 +222,19 @@ void emu_async_wait(int left)
     for (; done < f->copies.size() && f->copies[done].group + (unsigned)left < f->group; done++)
         do_copy(f->copies[done]);
     f->copies.erase(f->copies.begin(), f->copies.begin() + (ptrdiff_t)done);
+}
+
+/* Where the block's shared memory begins on GPUs that have whole steps. */
+#define SHARED_FIRST 1024
+
+uint32_t emu_shared_address(const void *p)
+{
+    return (uint32_t)((const unsigned char *)p - block->shared.data()) + SHARED_FIRST;
+}
+
+void *emu_shared_place(uint32_t address)
+{
+    return block->shared.data() + (address - SHARED_FIRST);
 }
 
 static void start_block(emu_block *b, dim3 index, unsigned threads, size_t shared)

@@ -26,6 +26,13 @@ __device__ __forceinline__ void async_copy_if(bool wanted, void *to, const void 
                  : "memory");
 }
 
+/* The same at an offset in both, always inside. */
+template <int OFFSET> __device__ __forceinline__ void async_copy_at(uint32_t to, const void *from)
+{
+    asm volatile("cp.async.cg.shared.global [%0+%2], [%1+%2], 16;" ::"r"(to), "l"(from), "n"(OFFSET)
+                 : "memory");
+}
+
 __device__ __forceinline__ void async_commit()
 {
     asm volatile("cp.async.commit_group;" ::: "memory");

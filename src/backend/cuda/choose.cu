@@ -83,14 +83,15 @@ static __device__ __forceinline__ void sum_up(const struct choose_args &p, struc
     const int odd = __ldcg(p.a.odd + blockIdx.y);
     for (int i = threadIdx.x; i < blocks * WARPS; i += THREADS)
         w.group[i] = __ldcg(groups + i);
-    __syncthreads();
+    float top = -INFINITY, sum = 0;
+    if ((int)threadIdx.x < blocks) {
+        top = __ldcg(tops + threadIdx.x);
+        sum = __ldcg(sums + threadIdx.x);
+    }
+    const float most = block_max(top, w.reduce);
+    const float mass = block_sum(
+        temperature > 0 && sum > 0 ? sum * expf((top - most) / temperature) : 0, w.reduce);
     if (threadIdx.x == 0) {
-        float most = -INFINITY, mass = 0;
-        for (int b = 0; b < blocks; b++)
-            most = fmaxf(most, __ldcg(tops + b));
-        for (int b = 0; b < blocks && temperature > 0; b++)
-            if (__ldcg(sums + b) > 0)
-                mass += __ldcg(sums + b) * expf((__ldcg(tops + b) - most) / temperature);
         struct backend_candidates *out = p.a.out + blockIdx.y;
         out->max = most;
         out->mass = mass;

@@ -2,37 +2,62 @@
  * decode.cu - a whole step of at most eight rows in one kernel: one block per multiprocessor, all
  * alive together, walks through the step's phases with a barrier of the grid between them.
  *
- * What that buys over a kernel for each operation: the byte table is filled once; every block packs
- * x for itself, straight into its shared memory; and nothing that only waits leaves the memory
- * idle, because before a block waits it loads the first chunks of its next run and fetches what
- * follows them into L2. The arithmetic, and its order, is that of the single kernels (product.cuh,
- * pack.cuh, attention.cuh), so that a row's bits do not depend on which path it took.
+ * Weights come through rings that know nothing of phases (stream.cuh). What is left between two
+ * products is kept short: no tile is shared by two blocks, so that a product ends with plain
+ * stores; where the columns are cut into parts, whoever reads the stream next adds the parts, and
+ * the edits of steering with them; every warp packs the columns of x that it multiplies, straight
+ * into registers; rmsnorm's factor is applied to the sums.
  *
- * Shared memory: struct control, then the table, then a product's slots and packed x, or
- * attention's workspace. Products without a table use its place too.
+ * The order of additions depends on the matrices and the number of blocks, not on the number of
+ * rows. It is not that of the single kernels: a step gives their result, not their bits.
+ *
+ * Shared memory: struct control and a scratch (each warp's own for packing x and for its sums, or
+ * attention's workspace), the rings of a few warps, the byte table, the rings of the others. The
+ * table begins at a multiple of 64 KiB, so that one byte of an address is a code.
  */
 #include "backend/cuda/attention.cuh"
-#include "backend/cuda/pack.cuh"
 #include "backend/cuda/product.cuh"
+#include "backend/cuda/pack.cuh"
 #include "backend/cuda/rope.cuh"
+#include "backend/cuda/stream.cuh"
 #include "backend/cuda/tuning.cuh"
+
+#define PHASE_WORDS ((int)(sizeof(struct cuda_phase) / 4))
+#define WARP_SUMS   384 /* floats of a warp's scratch: sums of 24 / n tiles; one packed row of x */
 
 struct control {
     struct cuda_decode a;
     struct cuda_phase phases[2]; /* the present one and the next */
     struct cuda_row rows[CUDA_GRAPH_ROWS];
-    struct pack_state pack;
-    struct block_end end;
-    int order[CUDA_GRAPH_ROWS]; /* rows that want logits */
+    struct feed feeds[CUDA_WARPS];
+    int order[CUDA_GRAPH_ROWS];                /* rows that want logits */
+    float square[CUDA_WARPS][CUDA_GRAPH_ROWS]; /* of x, by warp */
     float reduce[32];
+    unsigned side; /* of the barrier; thread 0 */
 };
 
-#define CONTROL_BYTES ((sizeof(struct control) + 127) / 128 * 128)
+static_assert(sizeof(struct cuda_run) == 128, "a word for each lane");
+static_assert(PHASE_WORDS <= CUDA_THREADS, "a word for each thread");
+static_assert(WARP_SUMS * 4 >= CUDA_GROUPS * CUDA_GROUP * 2, "a packed row of x");
+
+#define UP(n)         (((n) + 15) / 16 * 16)
+#define CONTROL_BYTES UP(sizeof(struct control))
+#define SUMS_BYTES    (CUDA_WARPS * WARP_SUMS * sizeof(float))
+#define SCRATCH_BYTES                                                                              \
+    UP(SUMS_BYTES > sizeof(struct attend_space) ? SUMS_BYTES : sizeof(struct attend_space))
+
+/* A block's own shared memory begins at 1024 on GPUs that have enough of it for this kernel. */
+#define TABLE_PLACE (TABLE_BYTES - 1024)
+#define RINGS_PLACE (CONTROL_BYTES + SCRATCH_BYTES)
+#define RINGS_BELOW ((int)((TABLE_PLACE - RINGS_PLACE) / RING_BYTES))
+#define ALL_BYTES   (TABLE_PLACE + TABLE_BYTES + (CUDA_WARPS - RINGS_BELOW) * RING_BYTES)
+
+static_assert(ALL_BYTES <= 227 << 10, "shared memory");
 
 struct shared_place {
     struct control *control;
     uint4 *table;
-    char *rest; /* behind the table */
+    char *scratch;
 };
 
 /* Every kind of phase is a function of its own, with registers of its own, and finds its way from
@@ -40,87 +65,351 @@ struct shared_place {
 static __device__ __forceinline__ struct shared_place places(void)
 {
     DYNAMIC_SHARED(uint4, shared);
-    return {(struct control *)shared, shared + CONTROL_BYTES / 16,
-            (char *)shared + CONTROL_BYTES + TABLE_BYTES};
+    char *const all = (char *)shared;
+    return {(struct control *)shared, (uint4 *)(all + TABLE_PLACE), all + CONTROL_BYTES};
 }
 
-struct barrier {
-    unsigned *counter;
-    unsigned arrived; /* what the counter was; thread 0 */
-};
-
-static __device__ __forceinline__ void barrier_arrive(struct barrier &b)
+static __device__ __forceinline__ char *ring_of(const struct shared_place &at, int warp)
 {
+    char *const first =
+        (char *)at.control + (warp < RINGS_BELOW ? RINGS_PLACE : TABLE_PLACE + TABLE_BYTES);
+    return first + (warp < RINGS_BELOW ? warp : warp - RINGS_BELOW) * RING_BYTES;
+}
+
+static __device__ __forceinline__ void barrier_wait(struct control &control)
+{
+    if (threadIdx.x == 0)
+        control.side = grid_wait(control.a.barrier, control.side);
     __syncthreads();
-    if (threadIdx.x == 0) {
-        __threadfence();
-        b.arrived = grid_arrive(b.counter, blockIdx.x == 0 ? 0x80000000u - (gridDim.x - 1) : 1);
+}
+
+/* ---- reading the stream -----------------------------------------------------------------------
+ */
+
+/* Columns c and c+1 of N groups of a row, zero past the last. cols is even. */
+template <int N>
+static __device__ __forceinline__ void load_row(const float *row, int c, int cols, float2 (&v)[N])
+{
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        const int at = c + i * CUDA_GROUP;
+        v[i] = at < cols ? __ldcg((const float2 *)(row + at)) : make_float2(0, 0);
     }
 }
 
-static __device__ __forceinline__ void barrier_wait(const struct barrier &b)
+template <int N>
+static __device__ __forceinline__ void add_row(float factor, const float2 (&a)[N], float2 (&v)[N])
 {
-    if (threadIdx.x == 0)
-        grid_wait(b.counter, b.arrived);
-    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < N; i++) {
+        v[i].x = fmaf(factor, a[i].x, v[i].x);
+        v[i].y = fmaf(factor, a[i].y, v[i].y);
+    }
+}
+
+/* Columns c, c+1 of N groups of a row of the step: x and what came to it. The first loads are all
+ * on their way before any is used. */
+template <int N>
+static __device__ __forceinline__ void read_stream(const struct control &control,
+                                                   const struct cuda_source &in, int r, int c,
+                                                   int cols, float2 (&v)[N])
+{
+    const float *parts = in.parts + (size_t)r * cols;
+    const size_t pitch = (size_t)control.a.n * cols;
+    float2 a[N] = {}, b[N] = {};
+    load_row(in.x + (size_t)r * cols, c, cols, v);
+    if (in.n_parts > 0)
+        load_row(parts, c, cols, a);
+    if (in.n_parts > 1)
+        load_row(parts + pitch, c, cols, b);
+    if (in.n_parts > 0)
+        add_row(1, a, v);
+    if (in.n_parts > 1)
+        add_row(1, b, v);
+#pragma unroll 1
+    for (int k = 2; k < in.n_parts; k += 2) {
+        load_row(parts + k * pitch, c, cols, a);
+        load_row(parts + (k + 1) * pitch, c, cols, b);
+        add_row(1, a, v);
+        add_row(1, b, v);
+    }
+#pragma unroll 1
+    for (int e = 0; e < in.n_edits; e++) {
+        const float strength = control.rows[r].strength[in.edits[e].index];
+        if (strength != 0) {
+            load_row(in.edits[e].direction, c, cols, a);
+            add_row(strength, a, v);
+        }
+    }
 }
 
 /* ---- products ---------------------------------------------------------------------------------
  */
 
-static __host__ __device__ __forceinline__ bool has_table(enum cuda_layout layout)
+static __device__ __forceinline__ bool has_table(const struct cuda_run &cut)
 {
-    return layout == CUDA_NESTED || layout == CUDA_4BIT;
+    return cut.layout == CUDA_NESTED || cut.layout == CUDA_4BIT;
 }
 
-/* The rows of x into shared memory as B operands: [group][j][row][t], low plane behind. */
-template <int ROWS>
-static __device__ __forceinline__ void pack_x(const struct cuda_decode &a,
-                                              const struct cuda_phase &phase,
-                                              struct control &control, uint4 *x)
+/* One row of x, columns 2*lane, +1 of the warp's groups, into the lanes that hold it. Returns what
+ * a sum is to be multiplied by. */
+template <class F, int GROUPS>
+static __device__ __forceinline__ float pack_row(const float2 (&v)[GROUPS], int r, uint32_t *packed,
+                                                 struct held_x (&x)[GROUPS])
 {
-    const struct cuda_pass &p = phase.pass;
-    const int n = p.a.n, groups = p.a.parts[0].weights.groups;
-    struct pack_source s = {
-        (const float *)p.a.x,          phase.chosen ? control.order : NULL, phase.vector, a.eps, n,
-        (int)p.a.parts[0].weights.cols};
-    pack_scales<ROWS>(s, control.pack);
-    pack_rows<ROWS>(s, control.pack, p.a.parts[0].weights.layout, groups, x, {8 * n, 4 * n, 4},
-                    (size_t)groups * 8 * n);
-    __syncthreads();
+    const int lane = threadIdx.x % 32;
+    float most = 0;
+#pragma unroll
+    for (int i = 0; i < GROUPS; i++)
+        most = fmaxf(most, fmaxf(fabsf(v[i].x), fabsf(v[i].y)));
+    const int e = exponent_for(warp_max(most));
+    const float factor = power_of_two(e);
+#pragma unroll
+    for (int plane = 0; plane < (F::TWO_PLANES ? 2 : 1); plane++) {
+#pragma unroll
+        for (int i = 0; i < GROUPS; i++) {
+            const float low = v[i].x * factor, high = v[i].y * factor;
+            uint16_t a = to_16<F::BF16>(low), b = to_16<F::BF16>(high);
+            if (plane) {
+                a = to_16<F::BF16>(low - from_16<F::BF16>(a));
+                b = to_16<F::BF16>(high - from_16<F::BF16>(b));
+            }
+            packed[i * 32 + lane] = a | (uint32_t)b << 16;
+        }
+        __syncwarp();
+        if (lane / 4 == r + 4 * plane)
+#pragma unroll
+            for (int i = 0; i < GROUPS; i++) {
+                x[i].a = ((const uint4 *)packed)[i * 8 + lane % 4 * 2];
+                x[i].b = ((const uint4 *)packed)[i * 8 + lane % 4 * 2 + 1];
+            }
+        __syncwarp();
+    }
+    return power_of_two(-e);
 }
 
-template <class F, int DEPTH>
-static __device__ __forceinline__ void product_phase(int index, struct barrier barrier)
+/* The warp's columns of all rows. back: what sums of the lane's two columns are multiplied by. */
+template <class F, int GROUPS>
+static __device__ __forceinline__ void
+pack_x(struct control &control, const struct cuda_phase &p, const struct share &s,
+       const float2 (&norm)[GROUPS], uint32_t *packed, struct held_x (&x)[GROUPS], float (&back)[2])
+{
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, cols = (int)p.weights.cols;
+    const int c = s.group * CUDA_GROUP + 2 * lane;
+#pragma unroll
+    for (int i = 0; i < GROUPS; i++)
+        x[i] = {};
+    back[0] = back[1] = 0;
+#pragma unroll 1
+    for (int r = 0; r < p.n; r++) {
+        const int row = p.chosen ? control.order[p.first + r] : p.first + r;
+        float2 v[GROUPS];
+        read_stream(control, p.in, row, c, cols, v);
+        if (p.keep && blockIdx.x == 0)
+#pragma unroll
+            for (int i = 0; i < GROUPS; i++) {
+                const int at = c + i * CUDA_GROUP;
+                if (at < cols)
+                    *(float2 *)(p.keep + (size_t)row * cols + at) = v[i];
+            }
+        if (p.vector) {
+            float square = 0;
+#pragma unroll
+            for (int i = 0; i < GROUPS; i++) {
+                square = fmaf(v[i].x, v[i].x, fmaf(v[i].y, v[i].y, square));
+                v[i].x *= norm[i].x;
+                v[i].y *= norm[i].y;
+            }
+            square = warp_sum(square);
+            if (lane == 0)
+                control.square[warp][r] = square;
+        }
+        const float scale = pack_row<F>(v, r, packed, x);
+#pragma unroll
+        for (int i = 0; i < 2; i++)
+            if (2 * (lane % 4) + i == r)
+                back[i] = scale;
+    }
+}
+
+static __device__ __forceinline__ float norm_factor(const struct control &control,
+                                                    const struct cuda_phase &p, int r)
+{
+    float total = 0;
+#pragma unroll
+    for (int w = 0; w < CUDA_WARPS; w++)
+        total += control.square[w][r];
+    return 1.0f / sqrtf(total / (float)(int)p.weights.cols + control.a.eps);
+}
+
+/* Adds what the warps left of tiles from..to-1; all threads, after a barrier. */
+static __device__ __noinline__ void finish_tiles(int index, int part, int from, int to)
 {
     const struct shared_place at = places();
-    const struct cuda_decode &a = at.control->a;
-    const struct cuda_phase &phase = at.control->phases[index % 2];
-    const struct cuda_pass &p = phase.pass;
-    const int n = p.a.n, lane = threadIdx.x % 32;
-    const struct worker w = worker_of(p, blockIdx.x);
-    float *slots = (float *)(F::TABLE ? at.rest : (char *)at.table);
-    uint4 *x = (uint4 *)((char *)slots + SLOTS_BYTES(n));
-    if (F::TABLE && phase.fill)
-        fill_table(at.table, p.a.parts[0].weights);
-    TIME(index, start);
-    if (phase.wait)
-        barrier_wait(barrier);
-    TIME(index, released);
-    const float *back = at.control->pack.back;
-    if (n == 1)
-        pack_x<1>(a, phase, *at.control, x);
-    else
-        pack_x<CUDA_GRAPH_ROWS>(a, phase, *at.control, x);
-    stream<F, DEPTH> s;
-    TIME(index, packed);
-    s.start(p, w);
-    const struct x_place place = {x + min(lane / 4, n - 1) * 4 + lane % 4, 4 * n, 8 * n, 0,
-                                  (size_t)p.a.parts[0].weights.groups * 8 * n};
-    s.template run<1>(p, w, at.table, place, leave_warp{p, w, slots, at.control->rows, back});
-    TIME(index, run);
-    __syncthreads();
-    block_finish(p, blockIdx.x, slots, at.control->rows, back, &at.control->end);
+    const struct control &control = *at.control;
+    const struct cuda_phase &p = control.phases[index % 2];
+    const float *sums = (const float *)at.scratch;
+    const int n = p.n, size = 16 * n;
+    const float unscale = 1.0f / p.weights.table_scale;
+    for (int u = threadIdx.x; u < ((to - from) >> p.cut.pair) * size; u += CUDA_THREADS) {
+        const int tile = u / size << p.cut.pair, e = u % size, i = e / n, r = e % n;
+        const float *mine = sums + tile * size + e;
+        float value = 0, up = 0;
+#pragma unroll
+        for (int w = 0; w < CUDA_WARPS; w++)
+            value += mine[w * WARP_SUMS];
+        if (p.cut.pair)
+#pragma unroll
+            for (int w = 0; w < CUDA_WARPS; w++)
+                up += mine[w * WARP_SUMS + size];
+        int m;
+        const int row = find_tile(p.cut, from + tile, &m) * 16 + i;
+        if (row >= p.rows[m])
+            continue;
+        const float scale = p.vector ? unscale * norm_factor(control, p, r) : unscale;
+        float *out = p.out[m] + part * p.out_pitch + (size_t)r * p.rows[m] + row;
+        value *= scale;
+        if (p.finish == CUDA_PAIR)
+            *out = silu(value) * (up * scale);
+        else if (p.finish == CUDA_GATE)
+            *out = silu(*out) * value;
+        else
+            *out = p.bias[m] ? value + p.bias[m][row] : value;
+    }
+}
+
+/* GROUPS: of this warp. Warps of one block may have different ones: all pass the same barriers. */
+template <class F, int GROUPS>
+static __device__ __noinline__ struct cursor product_phase(struct cursor cursor, int index)
+{
+    const struct shared_place at = places();
+    struct control &control = *at.control;
+    const struct cuda_phase &p = control.phases[index % 2];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32, n = p.n;
+    const struct share s = share_of(p.cut, warp);
+    float *sums = (float *)at.scratch + warp * WARP_SUMS;
+    struct held_x x[GROUPS];
+    float back[2];
+    {
+        float2 norm[GROUPS] = {};
+        if (p.vector)
+            load_row(p.vector, s.group * CUDA_GROUP + 2 * lane, (int)p.weights.cols, norm);
+        if (F::TABLE && p.fill)
+            fill_table(at.table, p.weights);
+        TIME(index, start);
+        if (p.wait)
+            barrier_wait(control);
+        else if (F::TABLE && p.fill)
+            __syncthreads();
+        TIME(index, released);
+        pack_x<F>(control, p, s, norm, (uint32_t *)sums, x, back);
+        TIME(index, packed);
+    }
+    const struct cuda_phase *phases = control.a.phases;
+    struct feed &feed = control.feeds[warp];
+    char *ring = ring_of(at, warp);
+    const uint32_t lookup = shared_address(at.table) | (uint32_t)lane * 4;
+    const int room = WARP_SUMS / (16 * n) & ~1;
+    for (int from = s.first; from < s.last; from += room) {
+        const int to = min(from + room, s.last);
+        float *mine = sums + lane / 4 * n + 2 * (lane % 4);
+#pragma unroll 1
+        for (int tile = from; tile < to; tile++, mine += 16 * n) {
+            int m;
+            float sum[4] = {0, 0, 0, 0};
+            const int own = find_tile(p.cut, tile, &m);
+            const struct tile_of t = {phases, p.cut, s.group, own, p.cut.offset[m], lookup};
+            multiply_loads<F, GROUPS, 0>(cursor, feed, ring, t, x, sum);
+            if (F::TWO_PLANES)
+#pragma unroll
+                for (int i = 0; i < 4; i++)
+                    sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], 2);
+#pragma unroll
+            for (int i = 0; i < 2; i++)
+                if (2 * (lane % 4) + i < n) {
+                    mine[i] = sum[i] * back[i];
+                    mine[8 * n + i] = sum[2 + i] * back[i];
+                }
+        }
+        TIME(index, run);
+        __syncthreads();
+        finish_tiles(index, s.part, from, to);
+        if (to < s.last)
+            __syncthreads();
+    }
+    return cursor;
+}
+
+/* A warp without a share of the columns. */
+static __device__ __noinline__ void idle_phase(int index)
+{
+    const struct shared_place at = places();
+    struct control &control = *at.control;
+    const struct cuda_phase &p = control.phases[index % 2];
+    const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    const struct share s = share_of(p.cut, warp);
+    float *sums = (float *)at.scratch + warp * WARP_SUMS;
+    if (has_table(p.cut) && p.fill)
+        fill_table(at.table, p.weights);
+    if (p.wait)
+        barrier_wait(control);
+    else if (has_table(p.cut) && p.fill)
+        __syncthreads();
+    if (lane < p.n)
+        control.square[warp][lane] = 0;
+    for (int i = lane; i < WARP_SUMS; i += 32)
+        sums[i] = 0;
+    const int room = WARP_SUMS / (16 * p.n) & ~1;
+    for (int from = s.first; from < s.last; from += room) {
+        const int to = min(from + room, s.last);
+        __syncthreads();
+        finish_tiles(index, s.part, from, to);
+        if (to < s.last)
+            __syncthreads();
+    }
+}
+
+template <class F>
+static __device__ __forceinline__ struct cursor run_groups(const struct cursor &cursor, int index,
+                                                           int groups)
+{
+    switch (groups) {
+    case 1:
+        return product_phase<F, 1>(cursor, index);
+    case 2:
+        return product_phase<F, 2>(cursor, index);
+    case 3:
+        return product_phase<F, 3>(cursor, index);
+    case 4:
+        return product_phase<F, 4>(cursor, index);
+    case 5:
+        return product_phase<F, 5>(cursor, index);
+    case 6:
+        return product_phase<F, 6>(cursor, index);
+    case 7:
+        return product_phase<F, 7>(cursor, index);
+    case 8:
+        return product_phase<F, 8>(cursor, index);
+    default:
+        idle_phase(index);
+        return cursor;
+    }
+}
+
+static __device__ __forceinline__ struct cursor run_product(const struct cursor &cursor, int index,
+                                                            const struct cuda_run &cut)
+{
+    const int groups = share_of(cut, threadIdx.x / 32).groups;
+    switch (cut.layout) {
+    case CUDA_NESTED:
+        return run_groups<streamed_nested>(cursor, index, groups);
+    case CUDA_4BIT:
+        return run_groups<streamed_plain>(cursor, index, groups);
+    case CUDA_F16:
+        return run_groups<streamed_16bit<false>>(cursor, index, groups);
+    default:
+        return run_groups<streamed_16bit<true>>(cursor, index, groups);
+    }
 }
 
 /* ---- the other phases -------------------------------------------------------------------------
@@ -131,16 +420,33 @@ static __device__ __forceinline__ void embed_phase(const struct cuda_decode &a,
                                                    const struct cuda_row *rows)
 {
     const int all = gridDim.x * CUDA_THREADS;
-    for (int i = blockIdx.x * CUDA_THREADS + threadIdx.x; i < a.n * a.hidden; i += all) {
-        const int r = i / a.hidden, c = i % a.hidden;
-        float value = element(phase.table, rows[r].token, c);
-#pragma unroll 1
-        for (int e = 0; e < phase.pass.n_edits; e++) {
-            float strength = rows[r].strength[phase.pass.edits[e].index];
-            if (strength != 0)
-                value = fmaf(strength, phase.pass.edits[e].direction[c], value);
+    for (int i = blockIdx.x * CUDA_THREADS + threadIdx.x; i < a.n * a.hidden; i += all)
+        a.x[i] = element(phase.weights, rows[i / a.hidden].token, i % a.hidden);
+}
+
+/* Rows from the last block down: attention begins with the first. */
+static __device__ __forceinline__ void meter_phase(struct control &control,
+                                                   const struct cuda_phase &phase)
+{
+    const int cols = control.a.hidden, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+    for (int r = (int)(gridDim.x - 1 - blockIdx.x); r < control.a.n; r += (int)gridDim.x) {
+        float along = 0, total = 0;
+        for (int c = warp * 4 * CUDA_GROUP + 2 * lane; c < cols; c += CUDA_WARPS * 4 * CUDA_GROUP) {
+            float2 v[4], direction[4];
+            load_row(phase.vector, c, cols, direction);
+            read_stream(control, phase.in, r, c, cols, v);
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                along = fmaf(v[i].x, direction[i].x, fmaf(v[i].y, direction[i].y, along));
+                total = fmaf(v[i].x, v[i].x, fmaf(v[i].y, v[i].y, total));
+            }
         }
-        a.x[i] = value;
+        along = block_sum(along, control.reduce);
+        total = block_sum(total, control.reduce);
+        if (threadIdx.x == 0) {
+            phase.out[0][2 * r] = along;
+            phase.out[0][2 * r + 1] = total;
+        }
     }
 }
 
@@ -205,7 +511,7 @@ template <int KV> static __device__ __noinline__ void attend_phase(int layer)
     const struct shared_place at = places();
     const struct cuda_decode &a = at.control->a;
     const struct cuda_row *rows = at.control->rows;
-    struct attend_space &w = *(struct attend_space *)at.rest;
+    struct attend_space &w = *(struct attend_space *)at.scratch;
     struct cuda_attention attention = a.attention;
     struct attend_item item;
     int lane;
@@ -229,30 +535,6 @@ template <int KV> static __device__ __noinline__ void attend_phase(int layer)
 
 #define LINE 128 /* bytes */
 
-/* The first `kib` of what this block will read of a product, into L2: a chunk's weights are some
- * whole lines, its codes a part of one. */
-static __device__ __forceinline__ void fetch_product(const struct cuda_pass &p, int kib)
-{
-    const struct cuda_weights &v = p.a.parts[0].weights;
-    const int line_count = has_table(v.layout) ? 4 : 16; /* of a half and group */
-    const int groups = v.groups;
-    if ((int)blockIdx.x >= p.blocks)
-        return;
-    const int first = block_first(p, blockIdx.x), last = block_first(p, blockIdx.x + 1);
-    for (int u = threadIdx.x; u < kib * 1024 / LINE; u += CUDA_THREADS) {
-        const int c = first + u / (2 * line_count), m = u / line_count % 2, line = u % line_count;
-        if (c >= last)
-            break;
-        int half;
-        const int group = c % groups;
-        const struct cuda_weights &w = find_half(p, c / groups, m, &half);
-        const size_t at = (size_t)half * groups + group;
-        fetch((const char *)w.data + at * line_count * LINE + line * LINE);
-        if (line == 0 && has_table(v.layout) && (group % 8 == 0 || c == first))
-            fetch((const char *)w.codes + at * (v.layout == CUDA_NESTED ? 16 : 64));
-    }
-}
-
 /* K and V of the block's first item: nothing of the step under way is needed to know where. */
 static __device__ __forceinline__ void fetch_cache(const struct cuda_decode &a, int layer,
                                                    const struct cuda_row *rows)
@@ -274,19 +556,6 @@ static __device__ __forceinline__ void fetch_cache(const struct cuda_decode &a, 
     }
 }
 
-static __device__ __forceinline__ void fetch_phase(const struct cuda_decode &a,
-                                                   const struct cuda_phase &phase,
-                                                   const struct cuda_row *rows)
-{
-    if (phase.kind == CUDA_PHASE_PRODUCT) {
-        fetch_product(phase.pass, a.ahead);
-        if (phase.vector && a.ahead)
-            for (int c = threadIdx.x * (LINE / 4); c < a.hidden; c += CUDA_THREADS * (LINE / 4))
-                fetch(phase.vector + c);
-    } else if (phase.kind == CUDA_PHASE_ATTEND && a.ahead)
-        fetch_cache(a, phase.index, rows);
-}
-
 /* ---- the walk ---------------------------------------------------------------------------------
  */
 
@@ -298,8 +567,10 @@ template <class T> static __device__ __forceinline__ void copy(const T *from, T 
 
 static __device__ __forceinline__ void begin(const struct cuda_decode &a, struct control &control)
 {
-    if (threadIdx.x == 0)
+    if (threadIdx.x == 0) {
         control.a = a;
+        control.side = grid_side(a.barrier);
+    }
     copy(a.phases, control.phases, 1);
     copy(a.rows, control.rows, a.n);
     __syncthreads();
@@ -308,42 +579,20 @@ static __device__ __forceinline__ void begin(const struct cuda_decode &a, struct
     __syncthreads();
 }
 
-template <class F, int DEPTH>
-static __device__ __noinline__ void call_product(int index, struct barrier barrier)
-{
-    product_phase<F, DEPTH>(index, barrier);
-}
-
-/* MAIN, the layout of the model's linears, has its loop in the kernel itself; what is rare is
- * called. */
-template <enum cuda_layout MAIN>
-static __device__ __forceinline__ void run_product(int index, enum cuda_layout layout,
-                                                   const struct barrier &barrier)
-{
-    if (layout == MAIN)
-        product_phase<typename format_of<MAIN>::type, format_of<MAIN>::DEPTH>(index, barrier);
-    else if (layout == CUDA_NESTED)
-        call_product<format_nested, 2>(index, barrier);
-    else if (layout == CUDA_4BIT)
-        call_product<format_4bit, 2>(index, barrier);
-    else if (layout == CUDA_F16)
-        call_product<format_16bit<false>, 1>(index, barrier);
-    else if (layout == CUDA_BF16)
-        call_product<format_16bit<true>, 1>(index, barrier);
-}
-
 static __device__ __noinline__ void run_other(int index)
 {
     struct control &control = *places().control;
     const struct cuda_decode &a = control.a;
     const struct cuda_phase &phase = control.phases[index % 2];
-    if (phase.kind == CUDA_PHASE_EMBED) {
+    TIME(index, start);
+    if (phase.wait)
+        barrier_wait(control);
+    TIME(index, released);
+    if (phase.kind == CUDA_PHASE_EMBED)
         embed_phase(a, phase, control.rows);
-    } else if (phase.kind == CUDA_PHASE_METER) {
-        for (int r = 0; r < a.n && blockIdx.x == gridDim.x - 1; r++)
-            meter_row(a.x + (size_t)r * a.hidden, phase.vector, a.hidden, control.reduce,
-                      phase.out + 2 * r);
-    } else if (a.attention.cache.type == CUDA_KV_HALF)
+    else if (phase.kind == CUDA_PHASE_METER)
+        meter_phase(control, phase);
+    else if (a.attention.cache.type == CUDA_KV_HALF)
         attend_phase<CUDA_KV_HALF>(phase.index);
     else
         attend_phase<CUDA_KV_FLOAT>(phase.index);
@@ -352,81 +601,60 @@ static __device__ __noinline__ void run_other(int index)
 static __device__ __noinline__ void fetch_next(int index)
 {
     struct control &control = *places().control;
-    fetch_phase(control.a, control.phases[index % 2], control.rows);
+    const struct cuda_phase &phase = control.phases[index % 2];
+    if (phase.kind == CUDA_PHASE_ATTEND)
+        fetch_cache(control.a, phase.index, control.rows);
 }
 
-template <enum cuda_layout MAIN>
 static __global__ void __launch_bounds__(CUDA_THREADS, 1)
     decode(const __grid_constant__ struct cuda_decode a)
 {
-    struct control &control = *places().control;
-    struct barrier barrier = {a.barrier, 0};
+    const struct shared_place at = places();
+    struct control &control = *at.control;
+    const int warp = threadIdx.x / 32;
+    struct cursor cursor =
+        start_cursor(control.feeds[warp], ring_of(at, warp), a.phases, a.product);
     begin(a, control);
+    if (shared_address(at.table) % TABLE_BYTES)
+        __trap();
     for (int i = 0; i < a.n_phases; i++) {
         const struct cuda_phase &phase = control.phases[i % 2];
-        const bool more = i + 1 < a.n_phases;
-        if (more)
-            copy(a.phases + i + 1, &control.phases[(i + 1) % 2], 1);
-        if (phase.kind == CUDA_PHASE_PRODUCT) {
-            run_product<MAIN>(i, phase.pass.a.parts[0].weights.layout, barrier);
-        } else {
-            TIME(i, start);
-            if (phase.wait)
-                barrier_wait(barrier);
-            TIME(i, released);
+        const bool more = i + 1 < a.n_phases, mine = more && threadIdx.x < PHASE_WORDS;
+        uint32_t word = 0; /* of the next phase */
+        if (mine)
+            word = __ldg((const uint32_t *)(a.phases + i + 1) + threadIdx.x);
+        if (phase.kind == CUDA_PHASE_PRODUCT)
+            cursor = run_product(cursor, i, phase.cut);
+        else
             run_other(i);
-        }
+        if (mine)
+            ((uint32_t *)&control.phases[(i + 1) % 2])[threadIdx.x] = word;
         __syncthreads();
         TIME(i, end);
         TIME_KEY(i, phase);
         if (!more)
             break;
-        if (control.phases[(i + 1) % 2].wait)
-            barrier_arrive(barrier);
+        if (control.phases[(i + 1) % 2].wait && threadIdx.x == 0)
+            grid_arrive(a.barrier);
         fetch_next(i + 1);
     }
 }
 
-size_t cuda_decode_shared(const struct cuda_phase *phase)
+size_t cuda_decode_shared(void)
 {
-    const struct cuda_weights *w = &phase->pass.a.parts[0].weights;
-    size_t n = (size_t)phase->pass.a.n, row = (size_t)w->groups * 128;
-    if (phase->kind == CUDA_PHASE_ATTEND)
-        return CONTROL_BYTES + TABLE_BYTES + sizeof(struct attend_space);
-    if (phase->kind != CUDA_PHASE_PRODUCT)
-        return CONTROL_BYTES;
-    if (has_table(w->layout))
-        return CONTROL_BYTES + TABLE_BYTES + SLOTS_BYTES(n) + n * row;
-    return CONTROL_BYTES + SLOTS_BYTES(n) + 2 * n * row;
+    return ALL_BYTES;
 }
 
 void cuda_decode(const struct cuda_decode *a, cudaStream_t stream)
 {
-    struct cuda_decode args = *a;
-    tune(&args);
-    if (args.main == CUDA_NESTED)
-        launch_together(decode<CUDA_NESTED>, dim3(args.blocks), CUDA_THREADS, args.shared, stream,
-                        args);
-    else if (args.main == CUDA_4BIT)
-        launch_together(decode<CUDA_4BIT>, dim3(args.blocks), CUDA_THREADS, args.shared, stream,
-                        args);
-    else
-        launch_together(decode<CUDA_BF16>, dim3(args.blocks), CUDA_THREADS, args.shared, stream,
-                        args);
-}
-
-template <enum cuda_layout MAIN> static cudaError_t allow(size_t shared)
-{
-    return cudaFuncSetAttribute((const void *)decode<MAIN>,
-                                cudaFuncAttributeMaxDynamicSharedMemorySize, (int)shared);
+    tune();
+    launch_together(decode, dim3(a->blocks), CUDA_THREADS, cuda_decode_shared(), stream, *a);
 }
 
 cudaError_t cuda_decode_init(size_t shared)
 {
-    cudaError_t e = allow<CUDA_NESTED>(shared);
-    if (!e)
-        e = allow<CUDA_4BIT>(shared);
-    if (!e)
-        e = allow<CUDA_BF16>(shared);
-    return e;
+    if (shared < cuda_decode_shared())
+        return cudaSuccess; /* there are no programs for it */
+    return cudaFuncSetAttribute((const void *)decode, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                (int)cuda_decode_shared());
 }

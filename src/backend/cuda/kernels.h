@@ -32,7 +32,8 @@ extern "C" {
 #define CUDA_HEAD_DIM   128 /* at most */
 #define CUDA_QUERIES    8   /* query heads of one attention block, at most */
 #define CUDA_GRAPH_ROWS 8   /* steps of at most so many rows become graphs */
-#define CUDA_AHEAD      128 /* KiB that a block fetches into L2 before it waits */
+#define CUDA_GROUPS     8   /* of a row of x that a warp of a whole step holds, at most */
+#define CUDA_PARTS      8   /* of a row of weights that whole steps share out, at most */
 #define CUDA_THREADS    (CUDA_WARPS * 32)
 #define CUDA_EDITS      (2 * GYARU_MAX_VECTORS) /* after one operation */
 
@@ -117,11 +118,6 @@ struct cuda_pass {
     int tiles;    /* of all parts; PAIR: halves of gate */
     int blocks, quotient, rest;
     float unscale; /* 1 / table_scale */
-    int n_edits;   /* of what CUDA_ADD wrote, in this order */
-    struct {
-        int index;
-        const float *direction;
-    } edits[CUDA_EDITS];
 };
 /* Rows [first, first+n) of x. */
 struct cuda_pass cuda_pass_of(const struct cuda_product *a, int first, int n);
@@ -164,34 +160,77 @@ void cuda_attend(const struct cuda_attention *a, cudaStream_t stream);
 
 enum cuda_phase_kind { CUDA_PHASE_EMBED, CUDA_PHASE_PRODUCT, CUDA_PHASE_ATTEND, CUDA_PHASE_METER };
 
+/* Weights reach a warp in loads of as many of a tile's groups as CUDA_LOAD_BYTES hold: bytes of g
+ * groups are weights, codes, then of nested absmax the span of scales that sixteen rows of
+ * `groups` may need, from a multiple of four on. */
+#define CUDA_LOAD_BYTES  2736
+#define CUDA_LOAD_GROUPS 5 /* of 4 bits with nested absmax, at most */
+#define CUDA_SPAN_BYTES(groups, g, shift)                                                          \
+    (((((15 * (groups) + (g)-1) >> (shift)) + 5) + 3) / 4 * 16)
+
+/* Which weights of a product each warp multiplies. The unit of work is a tile of sixteen rows times
+ * a range of groups: the groups are cut into parts << 4 ranges, range p*16+w being warp w's of the
+ * blocks of part p, which share the tiles out among them: block i of a part takes `quotient` tiles,
+ * the first `rest` of them one more. It depends on the matrices and the GPU alone. 128 bytes: a
+ * word for each lane. */
+struct cuda_run {
+    const void *data[3], *codes[3]; /* of up to three matrices of one layout and width */
+    const float *scale[3];
+    float offset[3];
+    int tiles[3];
+    int groups, shift, layout;
+    uint16_t
+        pair; /* tile 2i is matrix 0's i-th, 2i+1 matrix 1's; else one matrix after the other */
+    uint16_t parts; /* log2 */
+    int quotient, rest;
+    int next; /* the step's next phase that is a product, -1: none */
+};
+
+/* Rows of the stream as phases read them: x, and what has been added to it since it was written. */
+struct cuda_source {
+    const float *x;     /* [.., cols] */
+    const float *parts; /* [n_parts][n][cols] sums of parts of the product before, in this order */
+    int n_parts, n_edits;
+    struct {
+        int index;
+        const float *direction;
+    } edits[CUDA_EDITS];
+};
+
 struct cuda_phase {
     enum cuda_phase_kind kind;
-    bool wait;                 /* for all blocks to have ended the phases before */
-    bool fill;                 /* the byte table first: it is not this matrix's */
-    int index;                 /* ATTEND: layer */
-    struct cuda_weights table; /* EMBED */
-    const float *vector;       /* METER: direction; PRODUCT: rmsnorm weight or NULL */
-    float *out;                /* METER: [n][2] */
-    bool chosen;               /* PRODUCT: only rows that want logits, in that order */
-    struct cuda_pass pass;     /* PRODUCT: a.x is float [.., cols]; EMBED: its edits */
+    bool wait;                   /* for all blocks to have ended the phases before */
+    bool fill;                   /* PRODUCT: the byte table first, it is not this matrix's */
+    bool chosen;                 /* PRODUCT: only rows that want logits, in that order */
+    int index;                   /* ATTEND: layer */
+    struct cuda_weights weights; /* EMBED: the table; PRODUCT: whose byte table and width it is */
+    struct cuda_source in;       /* PRODUCT, METER */
+    const float *vector;         /* METER: direction; PRODUCT: rmsnorm weight or NULL */
+    float *out[3];               /* PRODUCT: [n, rows] of each matrix; METER: [n][2] */
+    /* PRODUCT */
+    struct cuda_run cut;
+    float *keep; /* what `in` comes to is left here, NULL: nowhere */
+    const float *bias[3];
+    int rows[3];
+    int first, n;     /* rows of x */
+    size_t out_pitch; /* from the sums of one part to the next */
+    enum cuda_finish finish;
 };
 
 struct cuda_decode {
     const struct cuda_phase *phases; /* device [n_phases] */
     int n_phases, n, hidden;
+    int product;                 /* the first phase that is one */
     const struct cuda_row *rows; /* device [n] */
-    float *x;
+    float *x;                    /* what EMBED writes */
     float eps;
     struct cuda_attention attention; /* q not yet rotated */
     const float *rope, *k, *v;       /* k, v [n, kv_heads, head_dim]: not yet in the cache */
     unsigned *barrier;               /* any value */
-    enum cuda_layout main; /* which loop is the kernel's own: any layout runs, this one fastest */
     int blocks;
-    size_t shared; /* bytes */
-    int ahead;     /* KiB of the next product that a block fetches into L2 */
 };
-/* Bytes of shared memory that a phase needs. */
-size_t cuda_decode_shared(const struct cuda_phase *phase);
+/* Bytes of shared memory that the kernel takes. */
+size_t cuda_decode_shared(void);
 void cuda_decode(const struct cuda_decode *a, cudaStream_t stream);
 
 void cuda_edit(const struct cuda_row *rows, int n, int index, const float *direction, int hidden,
@@ -239,7 +278,7 @@ void cuda_copy_memory(const void *from, void *to, size_t n, int blocks, cudaStre
 
 /* Dynamic shared memory and the like, once per device. */
 cudaError_t cuda_products_init(void);
-cudaError_t cuda_decode_init(size_t shared);
+cudaError_t cuda_decode_init(size_t shared); /* of a block, at most */
 
 #ifdef __cplusplus
 }

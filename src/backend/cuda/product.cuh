@@ -105,14 +105,7 @@ static __device__ __forceinline__ void put(const struct cuda_pass &p, const stru
 {
     float *out = part.out + (size_t)col * part.weights.rows + row;
     if (p.a.finish == CUDA_ADD) {
-        value += *out;
-#pragma unroll 1
-        for (int e = 0; e < p.n_edits; e++) {
-            float strength = rows[col].strength[p.edits[e].index];
-            if (strength != 0)
-                value = fmaf(strength, p.edits[e].direction[row], value);
-        }
-        *out = value;
+        *out += value;
     } else if (p.a.finish == CUDA_GATE)
         *out = silu(*out) * value;
     else

@@ -86,26 +86,46 @@ __device__ __forceinline__ void chain_wait()
 #endif
 }
 
-/* A barrier of the grid: one block adds 2^31 - (blocks - 1), every other 1, so that the top bit
- * turns once all have come. A wait that lasts seconds is an error, not a hang. */
-__device__ __forceinline__ unsigned grid_arrive(unsigned *counter, unsigned add)
+/* Addresses of shared memory as numbers, and a word at one: for what is fixed while it is read. */
+__device__ __forceinline__ uint32_t shared_address(const void *p)
 {
-    unsigned old;
-    asm volatile("atom.add.release.gpu.global.u32 %0, [%1], %2;"
-                 : "=r"(old)
-                 : "l"(counter), "r"(add)
-                 : "memory");
-    return old;
+    return (uint32_t)__cvta_generic_to_shared(p);
 }
 
-__device__ __forceinline__ void grid_wait(const unsigned *counter, unsigned old)
+template <int OFFSET> __device__ __forceinline__ uint32_t shared_word(uint32_t address)
+{
+    uint32_t v;
+    asm("ld.shared.u32 %0, [%1+%2];" : "=r"(v) : "r"(address), "n"(OFFSET));
+    return v;
+}
+
+/* A barrier of the grid. One block adds 2^31 - (blocks - 1), every other 1, so that the top bit
+ * turns to its other side once all have come. One thread of a block speaks for it: before it
+ * arrives, and after it has waited, the block meets in a barrier of its own. */
+#define GRID_SIDE 0x80000000u
+
+/* Before a block first arrives. */
+__device__ __forceinline__ unsigned grid_side(const unsigned *counter)
+{
+    return *(const volatile unsigned *)counter & GRID_SIDE;
+}
+
+__device__ __forceinline__ void grid_arrive(unsigned *counter)
+{
+    const unsigned add = blockIdx.x == 0 ? GRID_SIDE - (gridDim.x - 1) : 1;
+    asm volatile("red.add.release.gpu.global.u32 [%0], %1;" ::"l"(counter), "r"(add) : "memory");
+}
+
+/* Returns the new side. A wait that lasts seconds is an error, not a hang. */
+__device__ __forceinline__ unsigned grid_wait(const unsigned *counter, unsigned side)
 {
     unsigned now, spins = 0;
     do {
         asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(now) : "l"(counter) : "memory");
         if (++spins == 1u << 24)
             __trap();
-    } while (!((now ^ old) & 0x80000000u));
+    } while ((now & GRID_SIDE) == side);
+    return now & GRID_SIDE;
 }
 
 /* The line of `p` into L2. */

@@ -59,6 +59,12 @@ static void carve_choice(struct carver *c, const struct backend_shape *s, struct
     to->out = carve(c, rows, sizeof *to->out);
 }
 
+/* Of a program: seven products of a layer, each in two passes, attention, meters. */
+static int phases_of(const struct backend_shape *s)
+{
+    return s->n_layers * 18 + 24;
+}
+
 static void carve_stage(struct carver *c, const struct backend_shape *s,
                         const struct backend_device *device, struct backend_stage *stage)
 {
@@ -72,6 +78,8 @@ static void carve_stage(struct carver *c, const struct backend_shape *s,
     size_t workers = (size_t)device->multiprocessors * CUDA_WARPS;
     stage->rows = carve(c, rows, sizeof *stage->rows);
     stage->x = carve(c, rows * hidden, sizeof(float));
+    stage->other_x = carve(c, few * hidden, sizeof(float));
+    stage->parts = carve(c, CUDA_PARTS * few * hidden, sizeof(float));
     stage->q = carve(c, rows * queries, sizeof(float));
     stage->k = carve(c, rows * keys, sizeof(float));
     stage->v = carve(c, rows * keys, sizeof(float));
@@ -97,7 +105,7 @@ static void carve_stage(struct carver *c, const struct backend_shape *s,
     stage->expanded = carve(c, expanded, sizeof(uint16_t));
     stage->gemms.workspace = carve(c, expanded ? CUDA_GEMM_WORKSPACE : 0, 1);
     stage->barrier = carve(c, 1, sizeof *stage->barrier);
-    stage->max_phases = s->n_layers * 9 + 16; /* seven products, attention, meters */
+    stage->max_phases = phases_of(s);
     for (int i = 0; i < CUDA_GRAPHS; i++)
         stage->graphs[i].program.phases =
             carve(c, (size_t)stage->max_phases, sizeof(struct cuda_phase));
@@ -172,7 +180,7 @@ static int allocate(struct backend_stage *stage, size_t bytes, struct gyaru_erro
     stage->order_host = (int32_t *)(stage->tiles_host + rows);
     stage->capacity = s->n_layers * 24 + 16;
     stage->step.ops = calloc((size_t)stage->capacity, sizeof *stage->step.ops);
-    stage->phases = calloc((size_t)s->n_layers * 9 + 16, sizeof *stage->phases);
+    stage->phases = calloc((size_t)phases_of(s), sizeof *stage->phases);
     if (!stage->step.ops || !stage->phases)
         return error_memory(err, (size_t)stage->capacity * sizeof *stage->step.ops, "a step");
     for (int i = 0; i < CUDA_GRAPHS; i++) {

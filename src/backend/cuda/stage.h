@@ -46,8 +46,7 @@ struct step_list {
 struct step_program {
     struct cuda_phase *phases; /* device [max_phases] */
     int n;                     /* 0: the list runs as single kernels */
-    size_t shared;             /* bytes that the kernel needs */
-    enum cuda_layout main;     /* of the linears */
+    int product;               /* the first phase that is one, -1: none */
 };
 
 struct step_graph {
@@ -83,12 +82,13 @@ struct backend_stage {
     /* Device memory; `block` holds all but the cache */
     void *block;
     struct cuda_cache cache;
-    struct cuda_row *rows; /* [max_rows] */
-    float *x;              /* [max_rows, hidden] */
-    float *q;              /* [max_rows, n_heads * head_dim] */
-    float *k, *v;          /* [max_rows, n_kv_heads * head_dim] */
-    float *attention;      /* [max_rows, n_heads * head_dim] */
-    float *h;              /* [max_rows, intermediate]; or chunks' products */
+    struct cuda_row *rows;  /* [max_rows] */
+    float *x;               /* [max_rows, hidden] */
+    float *other_x, *parts; /* of whole steps, [few, hidden], [CUDA_PARTS][few, hidden] */
+    float *q;               /* [max_rows, n_heads * head_dim] */
+    float *k, *v;           /* [max_rows, n_kv_heads * head_dim] */
+    float *attention;       /* [max_rows, n_heads * head_dim] */
+    float *h;               /* [max_rows, intermediate]; or chunks' products */
     size_t h_floats;
     float *logits;    /* [max_logits, vocab] */
     float *meters;    /* [CUDA_METERS][max_rows][2] */

@@ -2,9 +2,8 @@
  * tuning.cuh - switches and clocks of the kernel for whole steps, for builds that measure only
  * (make cuda CUDA_FLAGS=-DCUDA_TUNING); nothing in others.
  *
- * CUDA_AHEAD in the environment says how many KiB are fetched ahead. CUDA_TIMES=BLOCK prints, at
- * exit, where that block's cycles of the last step went: the kernel writes its clock to host
- * memory.
+ * CUDA_TIMES=BLOCK in the environment prints, at exit, where that block's cycles of the last step
+ * went: the kernel writes its clock to host memory.
  */
 #ifndef CUDA_TUNING_CUH
 #define CUDA_TUNING_CUH
@@ -15,7 +14,7 @@
 
 #define TIME(index, what)
 #define TIME_KEY(index, phase)
-static void tune(struct cuda_decode *a)
+static void tune(void)
 {
 }
 
@@ -46,8 +45,7 @@ static struct times *times_host;
     if (times_out && threadIdx.x == 0 && (int)blockIdx.x == times_out->block && (index) < TIMES) { \
         times_out->phases[index].ran = 1;                                                          \
         times_out->phases[index].kind = (phase).kind;                                              \
-        times_out->phases[index].groups =                                                          \
-            (phase).pass.a.parts[0].weights.groups * 4 + (phase).pass.a.finish;                    \
+        times_out->phases[index].groups = (phase).cut.groups * 4 + (phase).finish;                 \
     }
 
 static void print_times(void)
@@ -85,11 +83,9 @@ static void print_times(void)
     }
 }
 
-static void tune(struct cuda_decode *a)
+static void tune(void)
 {
-    const char *ahead = getenv("CUDA_AHEAD"), *block = getenv("CUDA_TIMES");
-    if (ahead)
-        a->ahead = atoi(ahead);
+    const char *block = getenv("CUDA_TIMES");
     if (!block || times_host)
         return;
     if (cudaHostAlloc((void **)&times_host, sizeof *times_host, cudaHostAllocDefault))

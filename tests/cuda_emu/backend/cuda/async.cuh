@@ -8,19 +8,24 @@
 #include "backend/cuda/ptx.cuh"
 
 /* Of the running thread: noted, grouped, and done oldest group first (emu.cpp). */
-void emu_async_copy(void *to, const void *from, bool inside);
+void emu_async_copy(void *to, const void *from, size_t bytes); /* from NULL: zeros */
 void emu_async_commit(void);
 void emu_async_wait(int left);
 
 static inline void async_copy(void *to, const void *from, bool inside)
 {
-    emu_async_copy(to, from, inside);
+    emu_async_copy(to, inside ? from : NULL, 16);
+}
+
+template <int OFFSET> static inline void async_copy_at(uint32_t to, const void *from)
+{
+    emu_async_copy(emu_shared_place(to + OFFSET), (const char *)from + OFFSET, 16);
 }
 
 static inline void async_copy_if(bool wanted, void *to, const void *from)
 {
     if (wanted)
-        emu_async_copy(to, from, true);
+        emu_async_copy(to, from, 16);
 }
 
 static inline void async_commit()

@@ -110,23 +110,50 @@ static inline void chain_wait()
 {
 }
 
-unsigned emu_grid_arrive(unsigned *counter, unsigned add);
-void emu_grid_wait(const unsigned *counter, unsigned old);
+uint32_t emu_shared_address(const void *p);
+void *emu_shared_place(uint32_t address);
 
-static inline unsigned grid_arrive(unsigned *counter, unsigned add)
+static inline uint32_t shared_address(const void *p)
 {
-    return emu_grid_arrive(counter, add);
+    return emu_shared_address(p);
 }
 
-static inline void grid_wait(const unsigned *counter, unsigned old)
+template <int OFFSET> static inline uint32_t shared_word(uint32_t address)
 {
-    emu_grid_wait(counter, old);
+    uint32_t word;
+    memcpy(&word, emu_shared_place(address + OFFSET), sizeof word);
+    return word;
+}
+
+#define GRID_SIDE 0x80000000u
+
+void emu_grid_arrive(unsigned *counter, unsigned add);
+unsigned emu_grid_wait(const unsigned *counter, unsigned side);
+
+static inline unsigned grid_side(const unsigned *counter)
+{
+    return *counter & GRID_SIDE;
+}
+
+static inline void grid_arrive(unsigned *counter)
+{
+    emu_grid_arrive(counter, blockIdx.x == 0 ? GRID_SIDE - (gridDim.x - 1) : 1);
+}
+
+static inline unsigned grid_wait(const unsigned *counter, unsigned side)
+{
+    return emu_grid_wait(counter, side);
 }
 
 /* Reads, so that the sanitizers see an address that is nobody's. */
 static inline void fetch(const void *p)
 {
     (void)*(const volatile char *)p;
+}
+
+static inline void __trap()
+{
+    abort();
 }
 
 static inline void __syncthreads()
