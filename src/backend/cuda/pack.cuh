@@ -181,7 +181,9 @@ static __device__ __forceinline__ float scale_of(const struct cuda_weights &w, s
     if (w.layout == CUDA_4BIT)
         return ((const float *)w.codes)[code];
     float nested = w.scale[(row * w.groups + group) >> w.shift];
-    return fmaf(w.map[((const uint8_t *)w.codes)[code]], nested, w.offset);
+    /* Rounded twice, as the file's own arithmetic: an absmax near zero is a difference of equals.
+     */
+    return __fadd_rn(__fmul_rn(w.map[((const uint8_t *)w.codes)[code]], nested), w.offset);
 }
 
 /* One element, wherever the layout put it. */

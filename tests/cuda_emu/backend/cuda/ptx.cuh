@@ -183,6 +183,16 @@ template <class T> static inline T __shfl_xor_sync(unsigned mask, T v, int with)
     return __shfl_sync(mask, v, (int)(threadIdx.x & 31) ^ with);
 }
 
+static inline float __fmul_rn(float a, float b)
+{
+    return a * b;
+}
+
+static inline float __fadd_rn(float a, float b)
+{
+    return a + b;
+}
+
 template <class T> static inline T __ldg(const T *p)
 {
     return *p;
