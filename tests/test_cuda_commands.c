@@ -228,7 +228,7 @@ static void auto_takes(const char *mib, const char *device, const char *why)
 static void auto_takes_what_fits(void **state)
 {
     auto_takes(NULL, "on host emulation", "auto: on the GPU");
-    auto_takes("1", "thread", "auto: not on the GPU: 0.03 GiB needed, 0.00 GiB free");
+    auto_takes("1", "thread", "auto: not on the GPU: 0.00 GiB needed, 0.00 GiB free");
     struct program_result r;
     setenv("EMU_MEMORY", "1", 1);
     RUN(&r, "run", "-m", MODEL, "--ids", IDS, "--device", "cuda");

@@ -213,7 +213,7 @@ static void other_cards_are_named(void **state)
     RUN(&r, "doctor", "--device", "cuda:0,1");
     unsetenv("EMU_SECOND");
     assert_int_equal(r.code, 0);
-    assert_non_null(strstr(r.out, "host emulation, sm_90, 3 SMs + another card, sm_90, 3 SMs"));
+    assert_non_null(strstr(r.out, "host emulation, sm_90, 6 SMs + another card, sm_90, 6 SMs"));
     assert_non_null(strstr(r.out, "not alike: the slowest and the smallest decide"));
     program_release(&r);
 }
