@@ -626,7 +626,7 @@ static void whole_steps_agree(void **state)
             shape.intermediate = 64 * 130;
         } else if (round == N_KINDS + 1) {
             shape.hidden = 64 * 38;
-            shape.intermediate = 64;
+            shape.intermediate = 64 * GPUS; /* a column block for each */
         }
         if (round == PLAIN_4BIT)
             shape.kv = GYARU_KV_I8; /* which has no such kernel: all are single kernels */
