@@ -28,6 +28,8 @@
 #define CHAT  "/v1/chat/completions"
 #define TRIES 5
 
+static const char question[] = "{\"type\":\"message\",\"content\":\"a\",\"history\":[]}";
+
 /* Sanitizers slow everything down; the figures are for the program as it is. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SLOWER 10
@@ -62,6 +64,7 @@ static bool readable(const struct ws_client *ws)
 
 #define SLIDERS 64
 #define UPDATES 1000
+#define TOKENS  32 /* decoded while the storm blows, at least, on however slow a machine */
 
 /* Strengths by version; NaN: not heard of yet. */
 static double values[SLIDERS * UPDATES + 100];
@@ -84,19 +87,32 @@ static void note(const json_t *message)
         fail_msg("version %zu is %.9g and %.9g", version, values[version], value);
 }
 
-/* Reads what is there; true if an answer ended. */
-static bool drain(struct ws_client *ws)
+/* Reads one message, waiting for it; true if an answer ended. */
+static bool hear(struct ws_client *ws)
 {
-    bool done = false;
-    while (readable(ws)) {
-        json_t *message = ws_next(ws, NULL);
-        if (!message)
-            fail_msg("a connection was closed in the storm");
-        note(message);
-        done = done || !strcmp(ws_text(message, "type"), "done");
-        json_decref(message);
-    }
+    json_t *message = ws_next(ws, NULL);
+    if (!message)
+        fail_msg("a connection was closed in the storm");
+    note(message);
+    bool done = !strcmp(ws_text(message, "type"), "done");
+    json_decref(message);
     return done;
+}
+
+/* Reads what is there; of a slider, which has no answers. */
+static void drain(struct ws_client *ws)
+{
+    while (readable(ws))
+        hear(ws);
+}
+
+/* Asks again whenever an answer ends, until so many tokens have come and nothing more is there. */
+static void talk(struct ws_client *ws, size_t n_tokens)
+{
+    while (n_gauges < n_tokens || readable(ws)) {
+        if (hear(ws))
+            ws_say(ws, "%s", question);
+    }
 }
 
 /* Reads until this version has arrived. */
@@ -113,7 +129,6 @@ static void settle(struct ws_client *ws, double version)
 
 static void reliability_13_slider_storm(void **state)
 {
-    static const char question[] = "{\"type\":\"message\",\"content\":\"a\",\"history\":[]}";
     struct ws_client *talker, *sliders[SLIDERS];
     struct test_server server;
     test_server_start(&server, true, NULL);
@@ -133,8 +148,7 @@ static void reliability_13_slider_storm(void **state)
                    -10 + (c * UPDATES + i) * (40.0 / (SLIDERS * UPDATES)));
         for (int c = i % 8; c < SLIDERS; c += 8)
             drain(sliders[c]);
-        if (drain(talker))
-            ws_say(talker, "%s", question);
+        talk(talker, (size_t)i * TOKENS / UPDATES);
     }
     version += SLIDERS * UPDATES;
     settle(talker, version);
@@ -143,7 +157,6 @@ static void reliability_13_slider_storm(void **state)
         ws_disconnect(sliders[c]);
     }
     print_message("%zu tokens told their strength\n", n_gauges);
-    assert_true(n_gauges > 20);
     ws_disconnect(talker);
     assert_true(still_healthy(&server));
     test_server_stop(&server);
@@ -293,7 +306,6 @@ static int n_connections(int port)
 /* Asks for so much that the kernel's buffers are full and the answer stands still. */
 static void ask_without_reading(struct ws_client *readers[READERS])
 {
-    static const char question[] = "{\"type\":\"message\",\"content\":\"a\",\"history\":[]}";
     for (int i = 0; i < 12; i++) {
         for (int r = 0; r < READERS; r++)
             ws_frame(readers[r], 0x81, question, sizeof question - 1, true);
