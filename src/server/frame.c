@@ -1,12 +1,9 @@
 /* frame.c - see frame.h. */
 #include "server/frame.h"
 
-#include <math.h>
+#include "base/json.h"
 
-static json_t *number_or_null(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
+#include <math.h>
 
 json_t *frame_error(unsigned status, const char *type, const char *message)
 {
@@ -18,7 +15,7 @@ json_t *frame_gauge(const struct frame *frame, const struct job_event *meter)
     if (!meter || !isfinite(meter->cosine))
         return json_null();
     return json_pack("{s:f,s:o,s:i,s:f}", "value", (double)meter->cosine, "calibrated",
-                     number_or_null((double)meter->gauge), "layer", meter->layer, "strength",
+                     json_finite((double)meter->gauge), "layer", meter->layer, "strength",
                      (double)meter->strength);
 }
 
@@ -45,10 +42,10 @@ static json_t *timings_of(const struct job *job)
     size_t computed = t->n_prompt - t->n_cached;
     return json_pack("{s:I,s:I,s:f,s:o,s:I,s:f,s:o}", "cache_n", (json_int_t)t->n_cached,
                      "prompt_n", (json_int_t)computed, "prompt_ms", t->prefill_seconds * 1e3,
-                     "prompt_per_second", number_or_null(per_second(computed, t->prefill_seconds)),
+                     "prompt_per_second", json_finite(per_second(computed, t->prefill_seconds)),
                      "predicted_n", (json_int_t)t->n_generated, "predicted_ms",
                      t->decode_seconds * 1e3, "predicted_per_second",
-                     number_or_null(per_second(t->n_generated, t->decode_seconds)));
+                     json_finite(per_second(t->n_generated, t->decode_seconds)));
 }
 
 /* ---- chats ---------------------------------------------------------------------------------- */

@@ -2,9 +2,9 @@
 #include "server/overlay.h"
 
 #include "base/clock.h"
+#include "base/json.h"
 #include "talk/sentence.h"
 
-#include <jansson.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -83,9 +83,10 @@ struct broadcast *overlay_broadcast(struct overlay *o)
 
 /* ---- the message ---------------------------------------------------------------------------- */
 
-static json_t *number_or_null(bool known, float value)
+/* Of the meter, null where there is none. */
+static json_t *reading(const struct floor *f, float value)
 {
-    return known && isfinite(value) ? json_real((double)value) : json_null();
+    return json_finite(f->metered ? (double)value : NAN);
 }
 
 static json_t *text_of(const struct str *text)
@@ -102,13 +103,13 @@ static char *make_message(const struct overlay *o, size_t *len)
     float live = steering_get(&o->server->steering).strength;
     float strength = f->running && f->own_strength ? f->strength : live;
     bool plays = o->player != 0;
-    json_t *json = json_pack(
-        "{s:s,s:I,s:s,s:f,s:f,s:f,s:o,s:o,s:I,s:b,s:b,s:o}", "type", "overlay", "seq",
-        (json_int_t)o->seq, "state", states[o->state], "strength", (double)strength, "strength_min",
-        (double)GYARU_STRENGTH_MIN, "strength_max", (double)GYARU_STRENGTH_MAX, "value",
-        number_or_null(f->metered, f->meter.cosine), "calibrated",
-        number_or_null(f->metered, f->meter.gauge), "answer", (json_int_t)f->answer, "answering",
-        f->running, "speaking", plays, "caption", text_of(plays ? &o->played : &f->caption));
+    json_t *json = json_pack("{s:s,s:I,s:s,s:f,s:f,s:f,s:o,s:o,s:I,s:b,s:b,s:o}", "type", "overlay",
+                             "seq", (json_int_t)o->seq, "state", states[o->state], "strength",
+                             (double)strength, "strength_min", (double)GYARU_STRENGTH_MIN,
+                             "strength_max", (double)GYARU_STRENGTH_MAX, "value",
+                             reading(f, f->meter.cosine), "calibrated", reading(f, f->meter.gauge),
+                             "answer", (json_int_t)f->answer, "answering", f->running, "speaking",
+                             plays, "caption", text_of(plays ? &o->played : &f->caption));
     char *text = json ? json_dumps(json, JSON_COMPACT | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(json);
     *len = text ? strlen(text) : 0;

@@ -7,7 +7,6 @@
 
 #include <dirent.h>
 #include <errno.h>
-#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -332,11 +331,6 @@ struct shelf_vector *shelf_find(const struct shelf *shelf, const char *name)
 
 /* ---- telling -------------------------------------------------------------------------------- */
 
-static json_t *number_or_null(float value)
-{
-    return isfinite(value) ? json_real((double)value) : json_null();
-}
-
 json_t *shelf_json(const struct shelf_vector *vector)
 {
     static const char *const states[] = {[SHELF_MATCH] = "match",
@@ -353,8 +347,8 @@ json_t *shelf_json(const struct shelf_vector *vector)
         "{s:i,s:i,s:i,s:i,s:s,s:s,s:s,s:s,s:o,s:o}", "layer", vector->gauge_layer, "layer_min",
         info->layer_min, "layer_max", info->layer_max, "n_layers", info->n_directions, "hook",
         info->hook, "method", info->method, "position", info->position, "model", info->model_name,
-        "recommended_strength", number_or_null(info->recommended_strength), "max_strength",
-        number_or_null(info->max_strength));
+        "recommended_strength", json_finite((double)info->recommended_strength), "max_strength",
+        json_finite((double)info->max_strength));
     if (!more || json_object_update(json, more)) {
         json_decref(json);
         json = NULL;

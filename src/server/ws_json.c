@@ -1,12 +1,9 @@
 /* ws_json.c - see ws_json.h. */
 #include "server/ws_json.h"
 
-#include <math.h>
+#include "base/json.h"
 
-static json_t *number_or_null(double value)
-{
-    return isfinite(value) ? json_real(value) : json_null();
-}
+#include <math.h>
 
 /* The main vector and the mix. */
 static void add_steering(json_t *json, struct steering *steering)
@@ -68,9 +65,9 @@ json_t *ws_gauge_json(const struct job_event *event)
 {
     double rate = event->tokens_per_second > 0 ? (double)event->tokens_per_second : NAN;
     return json_pack("{s:s,s:f,s:o,s:i,s:f,s:I,s:o}", "type", "gauge", "value",
-                     (double)event->cosine, "calibrated", number_or_null((double)event->gauge),
+                     (double)event->cosine, "calibrated", json_finite((double)event->gauge),
                      "layer", event->layer, "strength", (double)event->strength, "version",
-                     (json_int_t)event->version, "tokens_per_second", number_or_null(rate));
+                     (json_int_t)event->version, "tokens_per_second", json_finite(rate));
 }
 
 static json_t *timings_json(const struct gyaru_timings *t)
@@ -78,12 +75,11 @@ static json_t *timings_json(const struct gyaru_timings *t)
     double rate = t->n_generated > 1 && t->decode_seconds > 0
                       ? (double)t->n_generated / t->decode_seconds
                       : NAN;
-    return json_pack(
-        "{s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "prompt_tokens", (json_int_t)t->n_prompt, "cached_tokens",
-        (json_int_t)t->n_cached, "generated_tokens", (json_int_t)t->n_generated, "prefill_seconds",
-        number_or_null(t->prefill_seconds), "decode_seconds", number_or_null(t->decode_seconds),
-        "first_token_seconds", number_or_null(t->first_token_seconds), "tokens_per_second",
-        number_or_null(rate));
+    return json_pack("{s:I,s:I,s:I,s:o,s:o,s:o,s:o}", "prompt_tokens", (json_int_t)t->n_prompt,
+                     "cached_tokens", (json_int_t)t->n_cached, "generated_tokens",
+                     (json_int_t)t->n_generated, "prefill_seconds", json_finite(t->prefill_seconds),
+                     "decode_seconds", json_finite(t->decode_seconds), "first_token_seconds",
+                     json_finite(t->first_token_seconds), "tokens_per_second", json_finite(rate));
 }
 
 json_t *ws_done_json(const struct str *answer, const char *reason, size_t dropped,

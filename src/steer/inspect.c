@@ -5,14 +5,8 @@
 #include "model/inspect.h"
 #include "steer/vector.h"
 
-#include <math.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-
-static json_t *number(float value)
-{
-    return isfinite(value) ? json_real((double)value) : json_null();
-}
 
 static json_t *text(const char *value)
 {
@@ -47,8 +41,9 @@ static json_t *vector_json(const struct gyaru_vector *v)
         "layer_min", info->layer_min, "layer_max", info->layer_max, "n_directions",
         info->n_directions, "model_fingerprint", text(info->model_fingerprint), "model_name",
         text(info->model_name), "method", text(info->method), "position", text(info->position),
-        "recommended_strength", number(info->recommended_strength), "max_strength",
-        number(info->max_strength), "metadata", metadata, "layers", layers, "warning", v->warning);
+        "recommended_strength", json_finite((double)info->recommended_strength), "max_strength",
+        json_finite((double)info->max_strength), "metadata", metadata, "layers", layers, "warning",
+        v->warning);
 }
 
 static json_t *vector_inspect(const char *path, struct gyaru_error *err)

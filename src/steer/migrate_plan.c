@@ -148,9 +148,7 @@ static json_t *vector_json(const struct gyaru_migrate_options *o, const char *pa
             (json_int_t)migrate_file_size(path), "hook", info->hook, "hidden_size",
             info->hidden_size, "layer_min", info->layer_min, "layer_max", info->layer_max,
             "directions", info->n_directions, "layers", layers_json(vector), "recommended_strength",
-            isfinite(info->recommended_strength) ? json_real((double)info->recommended_strength)
-                                                 : json_null(),
-            "with_old", old, "with_new", new);
+            json_finite((double)info->recommended_strength), "with_old", old, "with_new", new);
     json_decref(old);
     json_decref(new);
     gyaru_vector_close(vector);
