@@ -6,7 +6,6 @@
  */
 #include "text/jinja_impl.h"
 
-#include <stdlib.h>
 #include <string.h>
 
 struct expr {
@@ -20,11 +19,6 @@ typedef struct jinja_value value;
 static int eval_ternary(struct expr *e, value *out, struct gyaru_error *err);
 
 /* ---- reading ------------------------------------------------------------------------------ */
-
-static bool same(const char *text, size_t len, const char *word)
-{
-    return strlen(word) == len && memcmp(text, word, len) == 0;
-}
 
 static int unexpected(struct expr *e, struct gyaru_error *err)
 {
@@ -49,91 +43,13 @@ static int deeper(struct expr *e, struct gyaru_error *err)
     return 0;
 }
 
-/* ---- values ------------------------------------------------------------------------------- */
-
-/* Memory that lives as long as the rendering. */
-static char *keep(struct jinja_run *run, size_t len, struct gyaru_error *err)
-{
-    if (len > JINJA_MAX_OUTPUT || run->kept_bytes > 4 * JINJA_MAX_OUTPUT) {
-        jinja_fail(err, "its strings grow too long");
-        return NULL;
-    }
-    if (run->n_kept == run->cap_kept) {
-        size_t cap = run->cap_kept ? 2 * run->cap_kept : 64;
-        char **kept = realloc(run->kept, cap * sizeof *kept);
-        if (!kept) {
-            error_memory(err, cap * sizeof *kept, "the chat template");
-            return NULL;
-        }
-        run->kept = kept;
-        run->cap_kept = cap;
-    }
-    char **slot = &run->kept[run->n_kept];
-    *slot = malloc(len + 1);
-    if (!*slot) {
-        error_memory(err, len, "the chat template");
-        return NULL;
-    }
-    run->n_kept++;
-    run->kept_bytes += len;
-    return *slot;
-}
-
-bool jinja_truth(const value *v)
-{
-    switch (v->kind) {
-    case JINJA_BOOL:
-    case JINJA_INT:
-        return v->number != 0;
-    case JINJA_STRING:
-        return v->len > 0;
-    case JINJA_LIST:
-        return v->last > v->first;
-    case JINJA_MESSAGE:
-    case JINJA_LOOP:
-        return true;
-    default:
-        return false;
-    }
-}
-
-static value make_bool(bool b)
-{
-    return (value){.kind = JINJA_BOOL, .number = b};
-}
-
-static value make_int(long long n)
-{
-    return (value){.kind = JINJA_INT, .number = n};
-}
-
-static value make_text(const char *text)
-{
-    return (value){.kind = JINJA_STRING, .text = text, .len = strlen(text)};
-}
-
-static int concatenate(struct expr *e, value *left, const value *right, struct gyaru_error *err)
-{
-    char *text = keep(e->run, left->len + right->len, err);
-    if (!text)
-        return -1;
-    if (left->len)
-        memcpy(text, left->text, left->len);
-    if (right->len)
-        memcpy(text + left->len, right->text, right->len);
-    left->text = text;
-    left->len += right->len;
-    left->from_content |= right->from_content;
-    return 0;
-}
-
 /* ---- literals and names ------------------------------------------------------------------- */
 
 static int eval_string(struct expr *e, value *out, struct gyaru_error *err)
 {
     struct jinja_source *s = e->source;
     char quote = *s->at++;
-    char *text = keep(e->run, (size_t)(s->end - s->at), err);
+    char *text = jinja_keep(e->run, (size_t)(s->end - s->at), err);
     if (!text)
         return -1;
     size_t n = 0;
@@ -154,34 +70,6 @@ static int eval_string(struct expr *e, value *out, struct gyaru_error *err)
         return jinja_fail(err, "a string without end");
     s->at++;
     *out = (value){.kind = JINJA_STRING, .text = text, .len = n};
-    return 0;
-}
-
-static value look_up(const struct jinja_run *run, const char *name, size_t len)
-{
-    for (size_t i = run->n_vars; i-- > 0;)
-        if (run->vars[i].len == len && memcmp(run->vars[i].name, name, len) == 0)
-            return run->vars[i].value;
-    const struct jinja_input *in = run->input;
-    if (same(name, len, "messages"))
-        return (value){.kind = JINJA_LIST, .last = in->n_messages};
-    if (same(name, len, "add_generation_prompt"))
-        return make_bool(in->add_generation_prompt);
-    /* The reference passes these two, as None, when there are none. */
-    if (same(name, len, "tools") || same(name, len, "documents"))
-        return (value){.kind = JINJA_NONE};
-    for (size_t i = 0; i < in->n_strings; i++)
-        if (same(name, len, in->strings[i].name))
-            return make_text(in->strings[i].value);
-    return (value){.kind = JINJA_UNDEFINED};
-}
-
-int jinja_set_var(struct jinja_run *run, const char *name, size_t len, const value *v,
-                  struct gyaru_error *err)
-{
-    if (run->n_vars == JINJA_MAX_VARS)
-        return jinja_fail(err, "more than %d variables", JINJA_MAX_VARS);
-    run->vars[run->n_vars++] = (struct jinja_var){name, len, *v};
     return 0;
 }
 
@@ -215,19 +103,19 @@ static int eval_name(struct expr *e, value *out, struct gyaru_error *err)
         return unexpected(e, err);
     if (jinja_take(e->source, "(")) {
         if (!e->dry)
-            return same(name, len, "raise_exception")
+            return jinja_same(name, len, "raise_exception")
                        ? jinja_fail(err, "it refuses these messages")
                        : jinja_fail(err, "the function '%.*s' is not supported", (int)len, name);
         return skip_arguments(e, err);
     }
-    if (same(name, len, "true") || same(name, len, "True"))
-        *out = make_bool(true);
-    else if (same(name, len, "false") || same(name, len, "False"))
-        *out = make_bool(false);
-    else if (same(name, len, "none") || same(name, len, "None"))
+    if (jinja_same(name, len, "true") || jinja_same(name, len, "True"))
+        *out = jinja_bool(true);
+    else if (jinja_same(name, len, "false") || jinja_same(name, len, "False"))
+        *out = jinja_bool(false);
+    else if (jinja_same(name, len, "none") || jinja_same(name, len, "None"))
         *out = (value){.kind = JINJA_NONE};
     else
-        *out = look_up(e->run, name, len);
+        *out = jinja_look_up(e->run, name, len);
     return 0;
 }
 
@@ -246,7 +134,7 @@ static int eval_primary(struct expr *e, value *out, struct gyaru_error *err)
         for (; s->at < s->end && *s->at >= '0' && *s->at <= '9'; s->at++)
             if (n < 1000000)
                 n = 10 * n + (*s->at - '0');
-        *out = make_int(n);
+        *out = jinja_int(n);
         return 0;
     }
     if (!jinja_take(s, "("))
@@ -261,35 +149,10 @@ static int eval_primary(struct expr *e, value *out, struct gyaru_error *err)
 static int get_member(struct expr *e, value *v, const char *name, size_t len,
                       struct gyaru_error *err)
 {
-    value from = *v;
+    if (!e->dry)
+        return jinja_member(e->run, v, name, len, err);
     *v = (value){.kind = JINJA_UNDEFINED};
-    if (e->dry)
-        return 0;
-    if (from.kind == JINJA_MESSAGE) {
-        const struct gyaru_message *m = &e->run->input->messages[from.first];
-        if (same(name, len, "role"))
-            *v = make_text(m->role);
-        else if (same(name, len, "content"))
-            *v = make_text(m->content), v->from_content = true;
-        return 0;
-    }
-    if (from.kind == JINJA_LOOP) {
-        long long n = (long long)(from.last - from.first);
-        if (same(name, len, "first"))
-            *v = make_bool(from.number == 0);
-        else if (same(name, len, "last"))
-            *v = make_bool(from.number == n - 1);
-        else if (same(name, len, "index0"))
-            *v = make_int(from.number);
-        else if (same(name, len, "index"))
-            *v = make_int(from.number + 1);
-        else if (same(name, len, "length"))
-            *v = make_int(n);
-        else
-            return jinja_fail(err, "loop.%.*s is not supported", (int)len, name);
-        return 0;
-    }
-    return jinja_fail(err, "'.%.*s' of something that has no members", (int)len, name);
+    return 0;
 }
 
 static int get_item(struct expr *e, value *v, const value *key, struct gyaru_error *err)
@@ -342,21 +205,21 @@ static int eval_test(struct expr *e, value *v, struct gyaru_error *err)
     size_t len;
     if (!jinja_take_name(e->source, &name, &len))
         return unexpected(e, err);
-    if (same(name, len, "defined"))
+    if (jinja_same(name, len, "defined"))
         yes = v->kind != JINJA_UNDEFINED;
-    else if (same(name, len, "undefined"))
+    else if (jinja_same(name, len, "undefined"))
         yes = v->kind == JINJA_UNDEFINED;
-    else if (same(name, len, "none"))
+    else if (jinja_same(name, len, "none"))
         yes = v->kind == JINJA_NONE;
-    else if (same(name, len, "string"))
+    else if (jinja_same(name, len, "string"))
         yes = v->kind == JINJA_STRING;
-    else if (same(name, len, "mapping"))
+    else if (jinja_same(name, len, "mapping"))
         yes = v->kind == JINJA_MESSAGE;
     else if (e->dry)
         yes = false;
     else
         return jinja_fail(err, "the test '%.*s' is not supported", (int)len, name);
-    *v = make_bool(yes != negate);
+    *v = jinja_bool(yes != negate);
     return 0;
 }
 
@@ -370,10 +233,11 @@ static int eval_filter(struct expr *e, value *v, struct gyaru_error *err)
         *v = (value){.kind = JINJA_UNDEFINED};
         return jinja_take(e->source, "(") ? skip_arguments(e, err) : 0;
     }
-    if (same(name, len, "string") && v->kind == JINJA_STRING)
+    if (jinja_same(name, len, "string") && v->kind == JINJA_STRING)
         return 0;
-    if ((same(name, len, "length") || same(name, len, "count")) && v->kind == JINJA_LIST) {
-        *v = make_int((long long)(v->last - v->first));
+    if ((jinja_same(name, len, "length") || jinja_same(name, len, "count")) &&
+        v->kind == JINJA_LIST) {
+        *v = jinja_int((long long)(v->last - v->first));
         return 0;
     }
     return jinja_fail(err, "the filter '%.*s' is not supported here", (int)len, name);
@@ -433,7 +297,7 @@ static int eval_sum(struct expr *e, value *out, struct gyaru_error *err)
         if (e->dry)
             continue;
         if (out->kind == JINJA_STRING && right.kind == JINJA_STRING && !minus) {
-            if (concatenate(e, out, &right, err))
+            if (jinja_concatenate(e->run, out, &right, err))
                 return -1;
         } else if (out->kind == JINJA_INT && right.kind == JINJA_INT && !tilde) {
             out->number += minus ? -right.number : right.number;
@@ -441,25 +305,6 @@ static int eval_sum(struct expr *e, value *out, struct gyaru_error *err)
             return jinja_fail(err, "adding values that do not go together");
         }
     }
-}
-
-/* Equality of what may be compared: never a message's content. */
-static int compare_equal(const value *a, const value *b, bool *equal, struct gyaru_error *err)
-{
-    if (a->from_content || b->from_content)
-        return jinja_fail(err, "it decides by what a message says");
-    *equal = false;
-    if (a->kind == JINJA_STRING && b->kind == JINJA_STRING)
-        *equal = a->len == b->len && memcmp(a->text, b->text, a->len) == 0;
-    else if (a->kind == JINJA_LIST || a->kind == JINJA_MESSAGE || b->kind == JINJA_LIST ||
-             b->kind == JINJA_MESSAGE)
-        return jinja_fail(err, "it compares whole messages");
-    else if ((a->kind == JINJA_INT || a->kind == JINJA_BOOL) &&
-             (b->kind == JINJA_INT || b->kind == JINJA_BOOL))
-        *equal = a->number == b->number;
-    else
-        *equal = a->kind == b->kind;
-    return 0;
 }
 
 /* X in ['a', 'b'] or ('a', 'b'). */
@@ -476,7 +321,7 @@ static int eval_in(struct expr *e, value *v, bool negate, struct gyaru_error *er
     while (!jinja_take(e->source, close)) {
         value item;
         bool equal = false;
-        if (eval_sum(e, &item, err) || (!e->dry && compare_equal(v, &item, &equal, err)))
+        if (eval_sum(e, &item, err) || (!e->dry && jinja_equal(v, &item, &equal, err)))
             return -1;
         found |= equal;
         if (jinja_take(e->source, close))
@@ -484,7 +329,7 @@ static int eval_in(struct expr *e, value *v, bool negate, struct gyaru_error *er
         if (!jinja_take(e->source, ","))
             return unexpected(e, err);
     }
-    *v = make_bool(found != negate);
+    *v = jinja_bool(found != negate);
     return 0;
 }
 
@@ -497,16 +342,16 @@ static int eval_order(struct expr *e, value *v, const char *op, struct gyaru_err
         return 0;
     bool equal;
     if (op[0] == '=' || op[0] == '!') {
-        if (compare_equal(v, &right, &equal, err))
+        if (jinja_equal(v, &right, &equal, err))
             return -1;
-        *v = make_bool(equal == (op[0] == '='));
+        *v = jinja_bool(equal == (op[0] == '='));
         return 0;
     }
     if (v->kind != JINJA_INT || right.kind != JINJA_INT)
         return jinja_fail(err, "'%s' of values that are no numbers", op);
     long long difference = v->number - right.number;
     bool yes = op[0] == '<' ? difference < 0 : difference > 0;
-    *v = make_bool(yes || (op[1] == '=' && difference == 0));
+    *v = jinja_bool(yes || (op[1] == '=' && difference == 0));
     return 0;
 }
 
@@ -537,7 +382,7 @@ static int eval_not(struct expr *e, value *out, struct gyaru_error *err)
     if (eval_comparison(e, out, err))
         return -1;
     if (any)
-        *out = make_bool(jinja_truth(out) != negate);
+        *out = jinja_bool(jinja_truth(out) != negate);
     return 0;
 }
 

@@ -1,5 +1,6 @@
 /*
- * jinja_impl.h - shared by jinja.c (statements), jinja_expr.c (expressions) and jinja_read.c.
+ * jinja_impl.h - shared by jinja.c (statements), jinja_expr.c (expressions), jinja_value.c (their
+ * values) and jinja_read.c (words).
  */
 #ifndef TEXT_JINJA_IMPL_H
 #define TEXT_JINJA_IMPL_H
@@ -62,10 +63,29 @@ int jinja_eval(struct jinja_run *run, struct jinja_source *source, struct jinja_
 bool jinja_take_name(struct jinja_source *source, const char **name, size_t *len);
 bool jinja_take(struct jinja_source *source, const char *word);
 bool jinja_at_end(struct jinja_source *source);
+bool jinja_same(const char *text, size_t len, const char *word);
 
-bool jinja_truth(const struct jinja_value *value);
+/* Memory that lives as long as the rendering; NULL on failure. */
+char *jinja_keep(struct jinja_run *run, size_t len, struct gyaru_error *err);
+struct jinja_value jinja_bool(bool b);
+struct jinja_value jinja_int(long long n);
+struct jinja_value jinja_text(const char *text); /* kept by the caller */
+
+/* A variable of the template, or what it gets from outside; else UNDEFINED. */
+struct jinja_value jinja_look_up(const struct jinja_run *run, const char *name, size_t len);
 int jinja_set_var(struct jinja_run *run, const char *name, size_t len,
                   const struct jinja_value *value, struct gyaru_error *err);
+/* value = value.name */
+int jinja_member(const struct jinja_run *run, struct jinja_value *value, const char *name,
+                 size_t len, struct gyaru_error *err);
+
+bool jinja_truth(const struct jinja_value *value);
+/* left += right, both strings */
+int jinja_concatenate(struct jinja_run *run, struct jinja_value *left,
+                      const struct jinja_value *right, struct gyaru_error *err);
+/* Equality of what may be compared: never a message's content. */
+int jinja_equal(const struct jinja_value *a, const struct jinja_value *b, bool *equal,
+                struct gyaru_error *err);
 __attribute__((format(printf, 2, 3))) int jinja_fail(struct gyaru_error *err, const char *format,
                                                      ...);
 

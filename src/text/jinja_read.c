@@ -49,6 +49,11 @@ bool jinja_take_name(struct jinja_source *s, const char **name, size_t *len)
     return true;
 }
 
+bool jinja_same(const char *text, size_t len, const char *word)
+{
+    return strlen(word) == len && memcmp(text, word, len) == 0;
+}
+
 bool jinja_take(struct jinja_source *s, const char *word)
 {
     skip_space(s);
