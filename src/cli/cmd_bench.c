@@ -12,6 +12,7 @@
 #include "cli/progress.h"
 
 #include "base/json.h"
+#include "base/proc.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -50,20 +51,6 @@ struct result {
     double bandwidth;                   /* bytes/s; 0: not measured */
     uint64_t resident;                  /* bytes, the most that this process has used */
 };
-
-/* "VmHWM:  123 kB" in bytes, 0 if unknown. */
-static uint64_t resident_bytes(void)
-{
-    FILE *file = fopen("/proc/self/status", "re");
-    char line[256];
-    uint64_t kib = 0;
-    while (file && fgets(line, sizeof line, file))
-        if (!strncmp(line, "VmHWM:", 6))
-            kib = strtoull(line + 6, NULL, 10);
-    if (file)
-        fclose(file);
-    return kib * 1024;
-}
 
 /* One answer to n_prompt arbitrary ids. Nothing of an earlier one is reused. */
 static int answer(struct gyaru_session *session, const struct gyaru_model *model, int n_prompt,
@@ -110,7 +97,7 @@ static int measure(const struct bench_options *o, const struct common_options *c
         rc = answer(session, model, o->prompt, o->tokens, &result->chat, err);
     if (!rc && o->prefill)
         rc = answer(session, model, o->prefill, 1, &result->prefill, err);
-    result->resident = resident_bytes();
+    result->resident = proc_bytes(PROC_SELF, "VmHWM");
     if (!rc && !gyaru_model_info(model)->on_gpu)
         rc = bandwidth_read(common->threads, &result->bandwidth, err);
     gyaru_session_free(session);

@@ -5,9 +5,9 @@
 #include "steer/migrate.h"
 
 #include "base/json.h"
+#include "base/proc.h"
 
 #include <math.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,20 +19,6 @@
 
 /* ---- speed ------------------------------------------------------------------------------------
  */
-
-/* Resident memory of the process in bytes, 0 if unknown. */
-static double resident(void)
-{
-    FILE *file = fopen("/proc/self/status", "re");
-    char line[256];
-    double kib = 0;
-    while (file && fgets(line, sizeof line, file))
-        if (!strncmp(line, "VmRSS:", 6))
-            kib = strtod(line + 6, NULL);
-    if (file)
-        fclose(file);
-    return kib * 1024;
-}
 
 /* `before`: answers that were given already, for the progress. */
 static int answer(struct migration *m, struct gyaru_session *session, int vector, int n_tokens,
@@ -106,14 +92,14 @@ json_t *migrate_speed(struct migration *m, enum migrate_side side)
     struct gyaru_timings timings[REPEATS], warm;
     int vector;
     migrate_close(m);
-    double before = resident();
+    double before = (double)proc_bytes(PROC_SELF, "VmRSS");
     if (migrate_open(m, side, 1, 0) || migrate_attach(m, side, &vector) ||
         gyaru_session_new(m->model, &session, m->err))
         return NULL;
     int rc = answer(m, session, vector, 2, 0, &warm);
     for (int i = 0; !rc && i < REPEATS; i++)
         rc = answer(m, session, vector, ANSWER, i, &timings[i]);
-    double grown = resident() - before;
+    double grown = (double)proc_bytes(PROC_SELF, "VmRSS") - before;
     gyaru_session_free(session);
     json_t *found = NULL;
     if (!rc) {

@@ -3,6 +3,8 @@
  */
 #include "backend/cpu/cpu.h"
 
+#include "base/proc.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,22 +58,6 @@ const char *cpu_describe(const struct backend_device *device)
     return device->text;
 }
 
-/* "KEY:   123 kB" of a file of /proc in bytes, 0 if absent. */
-static uint64_t proc_value(const char *path, const char *key)
-{
-    FILE *file = fopen(path, "re");
-    if (!file)
-        return 0;
-    char line[128];
-    uint64_t kib = 0;
-    size_t len = strlen(key);
-    while (fgets(line, sizeof line, file))
-        if (!strncmp(line, key, len) && line[len] == ':')
-            kib = strtoull(line + len + 1, NULL, 10);
-    fclose(file);
-    return kib * 1024;
-}
-
 static uint64_t read_number(const char *path, uint64_t otherwise)
 {
     FILE *file = fopen(path, "re");
@@ -86,14 +72,14 @@ static uint64_t read_number(const char *path, uint64_t otherwise)
 /* Not the pages of mapped files, which the system takes back at will. */
 static uint64_t own_bytes(void)
 {
-    return proc_value("/proc/self/status", "RssAnon") + proc_value("/proc/self/status", "RssShmem");
+    return proc_bytes(PROC_SELF, "RssAnon") + proc_bytes(PROC_SELF, "RssShmem");
 }
 
 /* A container's limit counts as much as the machine's memory. */
 void cpu_memory(const struct backend_device *device, struct backend_memory *out)
 {
-    out->total = proc_value("/proc/meminfo", "MemTotal");
-    out->available = proc_value("/proc/meminfo", "MemAvailable");
+    out->total = proc_bytes(PROC_MACHINE, "MemTotal");
+    out->available = proc_bytes(PROC_MACHINE, "MemAvailable");
     out->used = own_bytes();
     out->gpu[0] = '\0';
     uint64_t limit = read_number("/sys/fs/cgroup/memory.max", UINT64_MAX);
