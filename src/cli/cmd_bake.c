@@ -66,7 +66,7 @@ static int print_report(const struct bake_options *o, const char *report, struct
     } else {
         printf("%s%s: %s, strength %g baked into the output of layers ",
                json_is_true(json_object_get(json, "forced")) ? "FORCED: " : "", o->out,
-               human_bytes((uint64_t)json_integer_value(json_object_get(json, "bytes"))).text,
+               human_bytes_at(json, "bytes").text,
                json_number_value(json_object_get(json, "strength")));
         print_layers(json_object_get(json, "layers"));
         putchar('\n');

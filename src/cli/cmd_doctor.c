@@ -25,11 +25,6 @@ static const struct option_spec doctor_specs[] = {
     {0, "json", OPTION_FLAG, AT(json), 0, 0, NULL, "one JSON document"},
     OPTION_END};
 
-static struct human bytes_of(const json_t *object, const char *key)
-{
-    return human_bytes((uint64_t)json_integer_value(json_object_get(object, key)));
-}
-
 static void print_cpu(json_t *cpu)
 {
     const char *name;
@@ -58,12 +53,12 @@ static void print_cpu(json_t *cpu)
 static void print_memory(const json_t *memory, const json_t *limits)
 {
     const json_t *max = json_object_get(limits, "memory_max_bytes");
-    printf("memory      %s available of %s\n", bytes_of(memory, "available_bytes").text,
-           bytes_of(memory, "total_bytes").text);
+    printf("memory      %s available of %s\n", human_bytes_at(memory, "available_bytes").text,
+           human_bytes_at(memory, "total_bytes").text);
     if (json_is_integer(max) && json_integer_value(max) < NO_LIMIT)
         printf("  limit     %s for this container, %s used\n",
-               bytes_of(limits, "memory_max_bytes").text,
-               bytes_of(limits, "memory_used_bytes").text);
+               human_bytes_at(limits, "memory_max_bytes").text,
+               human_bytes_at(limits, "memory_used_bytes").text);
     else
         printf("  limit     none for this container\n");
 }
@@ -84,7 +79,7 @@ static void print_gpu(size_t index, const json_t *gpu)
     const json_t *processes = json_object_get(gpu, "processes"), *process;
     size_t i;
     printf("  %-9zu %s, %s free of %s\n", index, human_text_at(gpu, "name"),
-           bytes_of(gpu, "free_bytes").text, bytes_of(gpu, "total_bytes").text);
+           human_bytes_at(gpu, "free_bytes").text, human_bytes_at(gpu, "total_bytes").text);
     if (json_object_get(gpu, "problem"))
         printf("    the driver would not tell %s\n", human_text_at(gpu, "problem"));
     json_array_foreach(processes, i, process) print_process(process);

@@ -22,11 +22,6 @@ static const struct option_spec inspect_specs[] = {{0, "json", OPTION_FLAG,
                                                     NULL, "one JSON document"},
                                                    OPTION_END};
 
-static struct human bytes_of(const json_t *object, const char *key)
-{
-    return human_bytes((uint64_t)human_int_at(object, key));
-}
-
 /* ---- a model ------------------------------------------------------------------------------- */
 
 static void print_model_facts(const json_t *m)
@@ -96,14 +91,15 @@ static void print_plan(const json_t *d)
         printf("  %-16s %lld GPUs share the model; what each of them takes at most:\n", "",
                human_int_at(d, "devices"));
     printf("  %-16s %12s   %s are read for each token\n", "weights",
-           bytes_of(d, "weight_bytes").text, bytes_of(d, "weight_bytes_per_token").text);
+           human_bytes_at(d, "weight_bytes").text,
+           human_bytes_at(d, "weight_bytes_per_token").text);
     printf("  %-16s %12s   %s per token, %lld x %lld tokens, %s\n", "KV cache",
-           bytes_of(d, "kv_bytes").text, bytes_of(d, "kv_bytes_per_token").text,
+           human_bytes_at(d, "kv_bytes").text, human_bytes_at(d, "kv_bytes_per_token").text,
            human_int_at(d, "sessions"), human_int_at(d, "context"), human_text_at(d, "kv_type"));
-    printf("  %-16s %12s\n", "workspace", bytes_of(d, "workspace_bytes").text);
+    printf("  %-16s %12s\n", "workspace", human_bytes_at(d, "workspace_bytes").text);
     printf("  %-16s %12s   of %s available (%s in all): %s\n", "together",
-           bytes_of(d, "total_bytes").text, bytes_of(d, "available_bytes").text,
-           bytes_of(d, "memory_bytes").text,
+           human_bytes_at(d, "total_bytes").text, human_bytes_at(d, "available_bytes").text,
+           human_bytes_at(d, "memory_bytes").text,
            json_is_true(json_object_get(d, "fits")) ? "fits" : "DOES NOT FIT");
 }
 

@@ -43,3 +43,8 @@ double human_real_at(const json_t *object, const char *key)
 {
     return json_number_value(json_object_get(object, key));
 }
+
+struct human human_bytes_at(const json_t *object, const char *key)
+{
+    return human_bytes((uint64_t)human_int_at(object, key));
+}

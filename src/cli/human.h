@@ -17,5 +17,6 @@ struct human human_count(uint64_t n);     /* "14.77 B" (10^9), "12.3 M" */
 const char *human_text_at(const json_t *object, const char *key); /* or "unknown" */
 long long human_int_at(const json_t *object, const char *key);    /* or 0 */
 double human_real_at(const json_t *object, const char *key);      /* or 0 */
+struct human human_bytes_at(const json_t *object, const char *key);
 
 #endif

@@ -14,8 +14,8 @@ static void print_pair(FILE *out, const char *name, const json_t *from, const js
 static void print_bytes(FILE *out, const char *name, const json_t *from, const json_t *to,
                         const char *key)
 {
-    fprintf(out, "  %-18s %24s %24s\n", name, human_bytes((uint64_t)human_int_at(from, key)).text,
-            human_bytes((uint64_t)human_int_at(to, key)).text);
+    fprintf(out, "  %-18s %24s %24s\n", name, human_bytes_at(from, key).text,
+            human_bytes_at(to, key).text);
 }
 
 static void print_range(FILE *out, const json_t *from, const json_t *to)
