@@ -124,40 +124,39 @@ static int attach(struct tuning *t, const struct tune_candidate *c, const uint64
 /* ---- scan -------------------------------------------------------------------------------------
  */
 
-static bool within(const struct tuning *t, const struct tune_point *p)
+/* A range that holds the largest strength whose divergence keeps the budget. */
+struct bracket {
+    float low, high; /* keeps it, does not; 0: none found yet */
+};
+
+static int narrow(struct tuning *t, struct tune_candidate *c, int vector, float strength,
+                  struct bracket *b, struct gyaru_error *err)
 {
-    return (double)p->figures[FIGURE_KL_P95] <= t->options->kl_budget;
+    const struct tune_point *p = read_at(t, c, vector, strength, err);
+    if (!p)
+        return -1;
+    if ((double)p->figures[FIGURE_KL_P95] <= t->options->kl_budget)
+        b->low = p->strength;
+    else
+        b->high = p->strength;
+    return 0;
 }
 
-/* The largest strength whose divergence keeps the budget: up the ladder, then bisection. */
+/* Up the ladder, then bisection. */
 static int find_budget(struct tuning *t, struct tune_candidate *c, int vector,
                        struct gyaru_error *err)
 {
     const struct gyaru_tune_options *o = t->options;
-    float low = 0, high = 0;
-    for (size_t i = 0; i < o->n_ladder && !(high > 0); i++) {
-        if (!(o->ladder[i] > 0))
-            continue;
-        const struct tune_point *p = read_at(t, c, vector, o->ladder[i], err);
-        if (!p)
+    struct bracket b = {0};
+    for (size_t i = 0; i < o->n_ladder && !(b.high > 0); i++)
+        if (o->ladder[i] > 0 && narrow(t, c, vector, o->ladder[i], &b, err))
             return -1;
-        if (within(t, p))
-            low = p->strength;
-        else
-            high = p->strength;
-    }
-    for (int i = 0; i < BISECT && high > 0; i++) {
-        const struct tune_point *p = read_at(t, c, vector, (low + high) / 2, err);
-        if (!p)
+    for (int i = 0; i < BISECT && b.high > 0; i++)
+        if (narrow(t, c, vector, (b.low + b.high) / 2, &b, err))
             return -1;
-        if (within(t, p))
-            low = p->strength;
-        else
-            high = p->strength;
-    }
-    if (low > 0) {
-        c->budget_strength = low;
-        c->budget_gain = point_at(c, low, err)->figures[FIGURE_GAIN];
+    if (b.low > 0) {
+        c->budget_strength = b.low;
+        c->budget_gain = point_at(c, b.low, err)->figures[FIGURE_GAIN];
     }
     return 0;
 }
@@ -361,9 +360,7 @@ static int search(struct tuning *t, struct gyaru_error *err)
     if (scan(t, err) || answer_finalists(t, err))
         return -1;
     t->total = t->done + 6;
-    if (tune_choose(t, err))
-        return -1;
-    if (confirm(t, err))
+    if (tune_choose(t, err) || confirm(t, err))
         return -1;
     find_max(t);
     if (t->confirmed)
