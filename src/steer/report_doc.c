@@ -76,14 +76,23 @@ void doc_heading(struct doc *doc, int level, const char *text)
     str_putc(&doc->out, '\n');
 }
 
-static void put_formatted(struct doc *doc, const char *format, va_list args)
+/* A line of text, `tag` in HTML, behind `mark` in Markdown. */
+static void put_line(struct doc *doc, const char *tag, const char *mark, const char *format,
+                     va_list args)
 {
     struct str text = STR_INIT;
     str_vprintf(&text, format, args);
+    if (doc->html)
+        str_printf(&doc->out, "<%s>", tag);
+    else
+        str_puts(&doc->out, mark);
     if (str_failed(&text))
         doc->out.failed = true;
     else
         put_text(doc, text.data ? text.data : "");
+    if (doc->html)
+        str_printf(&doc->out, "</%s>", tag);
+    str_putc(&doc->out, '\n');
     str_release(&text);
 }
 
@@ -91,22 +100,18 @@ void doc_paragraph(struct doc *doc, const char *format, ...)
 {
     va_list args;
     begin_block(doc);
-    str_puts(&doc->out, doc->html ? "<p>" : "");
     va_start(args, format);
-    put_formatted(doc, format, args);
+    put_line(doc, "p", "", format, args);
     va_end(args);
-    str_puts(&doc->out, doc->html ? "</p>\n" : "\n");
 }
 
 void doc_item(struct doc *doc, const char *format, ...)
 {
     va_list args;
     begin_item(doc);
-    str_puts(&doc->out, doc->html ? "<li>" : "- ");
     va_start(args, format);
-    put_formatted(doc, format, args);
+    put_line(doc, "li", "- ", format, args);
     va_end(args);
-    str_puts(&doc->out, doc->html ? "</li>\n" : "\n");
 }
 
 void doc_check(struct doc *doc, bool ticked, const char *what, const char *evidence)
