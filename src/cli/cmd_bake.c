@@ -114,13 +114,11 @@ static int bake(void *user, struct gyaru_error *err)
 {
     struct bake_options *o = user;
     struct common_options *common = &o->common;
+    const char *file;
     char *dir;
     struct gyaru_vector *vector;
-    if (common_options_finish(common, err))
+    if (common_vector_file(common, o->vector, &file, err))
         return -1;
-    const char *file = o->vector ? o->vector : common->config.vector;
-    if (!file)
-        return error_set(err, GYARU_USAGE, "give the vector: -v FILE");
     if (!o->out)
         return error_set(err, GYARU_USAGE, "say where to write: -o DIR");
     if (common_model_dir(common, &dir, err))

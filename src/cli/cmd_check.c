@@ -41,14 +41,10 @@ static int check(void *user, struct gyaru_error *err)
 {
     struct check_options *o = user;
     struct common_options *common = &o->common;
+    const char *file;
     char *dir, *warning = NULL;
     struct gyaru_vector *vector;
-    if (common_options_finish(common, err))
-        return -1;
-    const char *file = o->vector ? o->vector : common->config.vector;
-    if (!file)
-        return error_set(err, GYARU_USAGE, "give the vector: -v FILE");
-    if (common_model_dir(common, &dir, err))
+    if (common_vector_file(common, o->vector, &file, err) || common_model_dir(common, &dir, err))
         return -1;
     int rc = gyaru_vector_open(file, &vector, err);
     if (!rc) {

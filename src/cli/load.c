@@ -27,8 +27,7 @@ const struct option_spec common_model_options[] = {
      "settings (" CONFIG_DEFAULT_PATH ")"},
     {0, "device", OPTION_TEXT, AT(device), 0, 0, "NAME",
      "cpu, cuda, cuda:N, or cuda:N,M for GPUs that share the model; auto: a GPU if there is one "
-     "and "
-     "the model fits (config: model.device, else auto)"},
+     "and the model fits (config: model.device, else auto)"},
     {'t', "threads", OPTION_INT, AT(threads), 0, 1024, "N", "CPU threads; 0: all cores (0)"},
     {0, "context", OPTION_INT, AT(context), 0, 1 << 20, "N",
      "tokens that a conversation may hold; 0: the model's limit, at most 4096 (0)"},
@@ -142,6 +141,15 @@ int common_data_path(const char *name, char **path, struct gyaru_error *err)
         return error_memory(err, strlen(name), "a path");
     *path = found;
     return 0;
+}
+
+int common_vector_file(struct common_options *common, const char *given, const char **file,
+                       struct gyaru_error *err)
+{
+    if (common_options_finish(common, err))
+        return -1;
+    *file = given ? given : common->config.vector;
+    return *file ? 0 : error_set(err, GYARU_USAGE, "give the vector: -v FILE");
 }
 
 int common_model_dir(const struct common_options *common, char **dir, struct gyaru_error *err)

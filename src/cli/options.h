@@ -120,6 +120,11 @@ int common_options_finish(struct common_options *common, struct gyaru_error *err
  * then where `make install` puts models. */
 int common_model_dir(const struct common_options *common, char **dir, struct gyaru_error *err);
 
+/* common_options_finish(), and the file of the vector that a command cannot do without: `given`,
+ * else the config's. */
+int common_vector_file(struct common_options *common, const char *given, const char **file,
+                       struct gyaru_error *err);
+
 /* Where a file that comes with the program is (caller frees): from the working directory, then in
  * the tree that the program was built in, then where `make install` puts it; `name` itself if
  * nowhere. */
