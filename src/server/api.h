@@ -52,8 +52,7 @@ int api_refuse(struct conn *conn, struct lws *wsi, const struct gyaru_error *err
 /* The request's body as a document; NULL if it is none. */
 json_t *api_body(struct conn *conn, struct gyaru_error *err);
 
-/* Reads the body (taken over) as a request for an answer and begins it. */
-int api_ask(struct server *server, struct conn *conn, struct lws *wsi, json_t *body,
-            enum frame_style style, bool streams);
+/* Reads the body as a request for an answer and begins it. */
+int api_ask(struct server *server, struct conn *conn, struct lws *wsi, enum frame_style style);
 
 #endif

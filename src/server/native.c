@@ -10,13 +10,7 @@
 
 int api_completion(struct server *server, struct conn *conn, struct lws *wsi)
 {
-    struct gyaru_error error;
-    if (!engine_info(server->engine) || server->stopping)
-        return api_loading(server, conn, wsi);
-    json_t *body = api_body(conn, &error);
-    if (!body)
-        return api_refuse(conn, wsi, &error);
-    return api_ask(server, conn, wsi, body, FRAME_COMPLETION, false);
+    return api_ask(server, conn, wsi, FRAME_COMPLETION);
 }
 
 /* ---- tokens --------------------------------------------------------------------------------- */

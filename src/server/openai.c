@@ -30,24 +30,6 @@ json_t *api_body(struct conn *conn, struct gyaru_error *err)
 
 /* ---- answers -------------------------------------------------------------------------------- */
 
-int api_ask(struct server *server, struct conn *conn, struct lws *wsi, json_t *body,
-            enum frame_style style, bool streams)
-{
-    const struct ask_rules rules = {.info = engine_info(server->engine),
-                                    .live = &server->steering,
-                                    .shelf = &server->shelf,
-                                    .system = server->options.system,
-                                    .max_tokens = server->options.max_tokens,
-                                    .history_bytes = server->options.history_bytes,
-                                    .stream = streams};
-    struct gyaru_error error;
-    struct ask ask;
-    int rc = style == FRAME_CHAT ? ask_chat(&ask, &rules, body, &error)
-                                 : ask_completion(&ask, &rules, body, &error);
-    json_decref(body);
-    return rc ? api_refuse(conn, wsi, &error) : stream_begin(server, conn, wsi, &ask, style);
-}
-
 /* AITuberKit's custom-api sends no `stream` and can read nothing but a stream. It is known by its
  * `threadId`, or by being a Node program that names no model, which OpenAI's clients always do. */
 static bool streams_unasked(struct lws *wsi, const json_t *body)
@@ -60,7 +42,7 @@ static bool streams_unasked(struct lws *wsi, const json_t *body)
            !strcmp(agent, "node");
 }
 
-int api_chat_completions(struct server *server, struct conn *conn, struct lws *wsi)
+int api_ask(struct server *server, struct conn *conn, struct lws *wsi, enum frame_style style)
 {
     struct gyaru_error error;
     if (!engine_info(server->engine) || server->stopping)
@@ -68,7 +50,23 @@ int api_chat_completions(struct server *server, struct conn *conn, struct lws *w
     json_t *body = api_body(conn, &error);
     if (!body)
         return api_refuse(conn, wsi, &error);
-    return api_ask(server, conn, wsi, body, FRAME_CHAT, streams_unasked(wsi, body));
+    const struct ask_rules rules = {.info = engine_info(server->engine),
+                                    .live = &server->steering,
+                                    .shelf = &server->shelf,
+                                    .system = server->options.system,
+                                    .max_tokens = server->options.max_tokens,
+                                    .history_bytes = server->options.history_bytes,
+                                    .stream = style == FRAME_CHAT && streams_unasked(wsi, body)};
+    struct ask ask;
+    int rc = style == FRAME_CHAT ? ask_chat(&ask, &rules, body, &error)
+                                 : ask_completion(&ask, &rules, body, &error);
+    json_decref(body);
+    return rc ? api_refuse(conn, wsi, &error) : stream_begin(server, conn, wsi, &ask, style);
+}
+
+int api_chat_completions(struct server *server, struct conn *conn, struct lws *wsi)
+{
+    return api_ask(server, conn, wsi, FRAME_CHAT);
 }
 
 /* ---- names ---------------------------------------------------------------------------------- */
