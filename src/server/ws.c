@@ -14,9 +14,9 @@
 #include "base/json.h"
 #include "server/ask.h"
 #include "server/log.h"
-#include "server/ws_json.h"
 #include "server/overlay.h"
 #include "server/speech.h"
+#include "server/ws_json.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -259,39 +259,6 @@ int ws_writeable(struct ws *ws)
 
 /* ---- what the client says ------------------------------------------------------------------- */
 
-/* Checks all of it before any of it is taken. */
-static bool history_valid(const json_t *history)
-{
-    size_t i;
-    json_t *turn;
-    if (!json_is_array(history))
-        return false;
-    json_array_foreach(history, i, turn)
-    {
-        const char *role = json_string_value(json_object_get(turn, "role"));
-        if (!role || (strcmp(role, "user") && strcmp(role, "assistant")) ||
-            !json_is_string(json_object_get(turn, "content")))
-            return false;
-    }
-    return true;
-}
-
-static int take_history(struct conversation *conversation, const json_t *history)
-{
-    size_t i;
-    json_t *turn;
-    conversation_clear(conversation);
-    json_array_foreach(history, i, turn)
-    {
-        const json_t *content = json_object_get(turn, "content");
-        bool assistant = !strcmp(json_string_value(json_object_get(turn, "role")), "assistant");
-        if (conversation_add(conversation, assistant, json_string_value(content),
-                             json_string_length(content)))
-            return -1;
-    }
-    return 0;
-}
-
 /* Takes over the options. */
 static void start_answer(struct ws *ws, struct ask *ask)
 {
@@ -331,7 +298,7 @@ static void on_message(struct ws *ws, const json_t *json)
         send_error(ws, "invalid", reason_name(REASON_CONTENT), "message: content must be a text");
         return;
     }
-    if (history && !history_valid(history)) {
+    if (history && !ws_history_valid(history)) {
         send_error(ws, "invalid", reason_name(REASON_HISTORY),
                    "message: history must be a list of {role: user or assistant, content}");
         return;
@@ -355,7 +322,7 @@ static void on_message(struct ws *ws, const json_t *json)
         send_refusal(ws, &error);
         return;
     }
-    if ((history && take_history(&ws->conversation, history)) ||
+    if ((history && ws_history_take(&ws->conversation, history)) ||
         conversation_add(&ws->conversation, false, json_string_value(content),
                          json_string_length(content))) {
         ask_release(&ask);

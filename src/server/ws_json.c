@@ -4,6 +4,9 @@
 #include "base/json.h"
 
 #include <math.h>
+#include <string.h>
+
+/* ---- what the server says ------------------------------------------------------------------- */
 
 /* The main vector and the mix. */
 static void add_steering(json_t *json, struct steering *steering)
@@ -91,4 +94,38 @@ json_t *ws_done_json(const struct str *answer, const char *reason, size_t droppe
     if (json && t)
         json_object_set_new(json, "timings", timings_json(t));
     return json;
+}
+
+/* ---- what the client sends ------------------------------------------------------------------ */
+
+bool ws_history_valid(const json_t *history)
+{
+    size_t i;
+    json_t *turn;
+    if (!json_is_array(history))
+        return false;
+    json_array_foreach(history, i, turn)
+    {
+        const char *role = json_string_value(json_object_get(turn, "role"));
+        if (!role || (strcmp(role, "user") && strcmp(role, "assistant")) ||
+            !json_is_string(json_object_get(turn, "content")))
+            return false;
+    }
+    return true;
+}
+
+int ws_history_take(struct conversation *conversation, const json_t *history)
+{
+    size_t i;
+    json_t *turn;
+    conversation_clear(conversation);
+    json_array_foreach(history, i, turn)
+    {
+        const json_t *content = json_object_get(turn, "content");
+        bool assistant = !strcmp(json_string_value(json_object_get(turn, "role")), "assistant");
+        if (conversation_add(conversation, assistant, json_string_value(content),
+                             json_string_length(content)))
+            return -1;
+    }
+    return 0;
 }
