@@ -1,6 +1,6 @@
 /*
- * backend.c - finds a backend by name, opens a device by its. The CUDA backend is a plug-in, so
- * that one program serves machines with and without a GPU.
+ * backend.c - finds a backend, and opens a device, by name. The CUDA backend is a plug-in, so that
+ * one program serves machines with and without a GPU.
  */
 #include "backend/plugin.h"
 
@@ -100,7 +100,8 @@ static int parse_indices(const char *name, const char *text, struct device_name 
                 return error_set(err, GYARU_USAGE,
                                  "device %s: GPU %ld is named twice: name each once", name, index);
         if (out->n == BACKEND_DEVICES)
-            return error_set(err, GYARU_USAGE, "device %s: at most %d GPUs can share a model", name,
+            return error_set(err, GYARU_USAGE,
+                             "device %s: at most %d GPUs can share a model: name fewer", name,
                              BACKEND_DEVICES);
         out->indices[out->n++] = (int)index;
         more = *end == ',';
@@ -129,6 +130,7 @@ int backend_open(const char *name, int threads, const struct backend **table,
     if (d.n == 1)
         return (*table)->open(d.indices[0], threads, out, err);
     if (!(*table)->open_group)
-        return error_set(err, GYARU_USAGE, "device %s: there is one %s only", name, d.backend);
+        return error_set(err, GYARU_USAGE, "device %s: there is one %s only: use %s", name,
+                         d.backend, d.backend);
     return (*table)->open_group(d.indices, d.n, table, out, err);
 }

@@ -101,7 +101,9 @@ static int plan_shape(struct model_plan *plan, const struct gyaru_model_options 
     };
     double cache = 2.0 * 4 * c->n_layers * (double)o->sessions * context * c->n_kv_heads;
     if (cache * c->head_dim > 0x1p60)
-        return error_set(err, GYARU_NO_MEMORY, "the KV cache would take more than 2^60 bytes");
+        return error_set(
+            err, GYARU_NO_MEMORY,
+            "the KV cache would take more than 2^60 bytes: lower --context or the sessions");
     if (plan->backend->check && plan->backend->check(plan->device, &plan->shape, err))
         return -1;
     choose_rows(plan, o);

@@ -104,10 +104,10 @@ static int check_request(const struct gyaru_session *s, const struct gyaru_reque
     if (!r->n_prompt)
         return error_set(err, GYARU_USAGE, "the prompt is empty");
     if (r->n_prompt >= (size_t)m->shape.context)
-        return error_reason(
-            err, GYARU_USAGE, REASON_CONTEXT,
-            "the prompt's %zu tokens leave no room for an answer in a context of %d", r->n_prompt,
-            m->shape.context);
+        return error_reason(err, GYARU_USAGE, REASON_CONTEXT,
+                            "the prompt's %zu tokens leave no room for an answer in a context of "
+                            "%d: shorten it or raise --context",
+                            r->n_prompt, m->shape.context);
     for (size_t i = 0; i < r->n_prompt; i++)
         if (r->prompt[i] < 0 || r->prompt[i] >= m->shape.vocab)
             return error_set(err, GYARU_USAGE, "prompt: id %d at position %zu: expected 0..%d",

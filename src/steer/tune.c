@@ -365,13 +365,14 @@ static int search(struct tuning *t, struct gyaru_error *err)
     find_max(t);
     if (t->confirmed)
         return tune_write(t, err);
-    return error_set(err, GYARU_FAILED,
-                     "no safe strength: on unseen messages strength %g of '%s' shows the style in "
-                     "%.0f%% of the answers, a random vector in %.0f%%, none in %.0f%%",
-                     (double)t->controls[CONTROL_STEERED].strength, t->vector->info.name,
-                     100 * (double)t->controls[CONTROL_STEERED].figures[FIGURE_MARKER],
-                     100 * (double)t->controls[CONTROL_RANDOM].figures[FIGURE_MARKER],
-                     100 * (double)t->controls[CONTROL_NONE].figures[FIGURE_MARKER]);
+    return error_set(
+        err, GYARU_FAILED,
+        "no safe strength: on unseen messages strength %g of '%s' shows the style in "
+        "%.0f%% of the answers, a random vector in %.0f%%, none in %.0f%%: extract a better vector",
+        (double)t->controls[CONTROL_STEERED].strength, t->vector->info.name,
+        100 * (double)t->controls[CONTROL_STEERED].figures[FIGURE_MARKER],
+        100 * (double)t->controls[CONTROL_RANDOM].figures[FIGURE_MARKER],
+        100 * (double)t->controls[CONTROL_NONE].figures[FIGURE_MARKER]);
 }
 
 static int make_report(const struct tuning *t, char **report, struct gyaru_error *err)

@@ -86,12 +86,13 @@ static int check_direction(const struct gyaru_vector *v, int layer, const float 
     }
     if (largest < 0x1p-14f)
         return error_reason(err, GYARU_FAILED, REASON_NO_DIRECTION,
-                            "layer %d: %s direction (largest element %g)", layer,
-                            largest > 0 ? "denormal" : "zero", (double)largest);
+                            "layer %d: %s direction (largest element %g): make the vector again",
+                            layer, largest > 0 ? "denormal" : "zero", (double)largest);
     if (largest > 65504)
-        return error_reason(err, GYARU_FAILED, REASON_TOO_LONG,
-                            "layer %d: element %g is beyond what a model can add (65504)", layer,
-                            (double)largest);
+        return error_reason(
+            err, GYARU_FAILED, REASON_TOO_LONG,
+            "layer %d: element %g is beyond what a model can add (65504): make the vector again",
+            layer, (double)largest);
     return 0;
 }
 
