@@ -31,12 +31,13 @@ static void cache_store(const struct backend_stage *stage, void *cache, size_t a
         memcpy((float *)cache + at, in, dim * sizeof *in);
 }
 
+/* A loop over the rows of a part, or over their heads. */
 struct loop {
     const struct cpu_part *part;
     int layer;
 };
 
-/* Rotates pairs (i, i + head_dim/2) as Hugging Face's Qwen2 does. */
+/* Heads are rotated by pairs (i, i + head_dim/2), as Hugging Face's Qwen2 does. */
 static void append_row(struct backend_stage *stage, int layer, int r)
 {
     const struct backend_shape *s = &stage->shape;

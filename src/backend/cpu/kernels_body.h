@@ -15,7 +15,7 @@
 #define PREFETCH_BYTES  2048
 #define PREFETCH_SCALES (7 * TILE)
 
-/* Weights of column c0+k of the tile as lanes, k < 8, from the words of columns c0..c0+7. */
+/* Weights of one column of a tile that is not of 4 bits, as lanes. */
 INLINE v16 column_plain(const struct backend_matrix *m, const uint8_t *tile, size_t column)
 {
     if (m->type == QUANT_BF16)
