@@ -5,6 +5,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 static json_t *parse(const char *text, size_t len, size_t flags, const char *name,
                      struct gyaru_error *err)
@@ -35,6 +36,19 @@ json_t *json_parse_file(const char *path, size_t limit, struct gyaru_error *err)
         return NULL;
     json_t *json = json_parse(text, len, path, err);
     free(text);
+    return json;
+}
+
+json_t *json_parse_file_in(const char *folder, const char *name, size_t limit,
+                           struct gyaru_error *err)
+{
+    char *path = file_join(folder, name);
+    if (!path) {
+        error_memory(err, strlen(folder), "a path");
+        return NULL;
+    }
+    json_t *json = json_parse_file(path, limit, err);
+    free(path);
     return json;
 }
 

@@ -18,6 +18,10 @@ json_t *json_parse_text(const char *text, size_t len, const char *name, struct g
 /* Parses a file of at most `limit` bytes. NULL on failure. */
 json_t *json_parse_file(const char *path, size_t limit, struct gyaru_error *err);
 
+/* The same of a file of a folder. */
+json_t *json_parse_file_in(const char *folder, const char *name, size_t limit,
+                           struct gyaru_error *err);
+
 /* A field of an object as it is needed in a report: "", NaN and false where there is none, or one
  * of another type. */
 const char *json_text_at(const json_t *object, const char *key);

@@ -187,11 +187,7 @@ static int read_generation(const char *dir, struct model_config *c, struct gyaru
 
 int model_config_read(const char *dir, struct model_config *out, struct gyaru_error *err)
 {
-    char *path = file_join(dir, "config.json");
-    if (!path)
-        return error_memory(err, strlen(dir), "a path");
-    json_t *json = json_parse_file(path, FILE_LIMIT, err);
-    free(path);
+    json_t *json = json_parse_file_in(dir, "config.json", FILE_LIMIT, err);
     if (!json)
         return -1;
     struct model_config c = {0};

@@ -8,11 +8,7 @@
  */
 #include "steer/bake.h"
 
-#include "base/file.h"
 #include "base/json.h"
-
-#include <stdlib.h>
-#include <string.h>
 
 #define FILE_LIMIT ((size_t)16 << 20) /* bytes */
 
@@ -71,11 +67,7 @@ static void rewrite(json_t *json, const struct bake_facts *facts)
 int bake_config(const char *dir, const struct bake_facts *facts, char **text,
                 struct gyaru_error *err)
 {
-    char *path = file_join(dir, "config.json");
-    if (!path)
-        return error_memory(err, strlen(dir), "a path");
-    json_t *json = json_parse_file(path, FILE_LIMIT, err);
-    free(path);
+    json_t *json = json_parse_file_in(dir, "config.json", FILE_LIMIT, err);
     if (!json)
         return -1;
     rewrite(json, facts);
