@@ -2,8 +2,8 @@
  * app.js - the page's centre: connects the parts, runs the protocol of /ws.
  *
  * Server events: hello, prefill, token, sentence, gauge, strength_updated, system_updated,
- * vectors_changed, done, error. The original's server sends no hello and only `value` in gauge: everything else here
- * is optional.
+ * vectors_changed, done, error. The original's server sends no hello and only `value` in gauge:
+ * everything else here is optional.
  */
 import {Answer} from './answer.js';
 import {Chart, Series} from './chart.js';

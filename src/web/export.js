@@ -1,9 +1,9 @@
 /*
  * export.js - the conversation as a file: Markdown to be read, JSON to be worked with.
  */
+import {formatCosine} from './mood.js';
 import {addTexts, onLanguage, t} from './strings.js';
 import {onTab} from './studio.js';
-import {formatCosine} from './mood.js';
 
 addTexts({
     ja: {
@@ -33,7 +33,7 @@ addTexts({
 const $ = (id) => document.getElementById(id);
 
 /* about: {model, vectors: [{vector, strength}], persona: {name, system}, sampling} */
-export function toJson(turns, about, when)
+function toJson(turns, about, when)
 {
     return `${JSON.stringify({
         format: 'gyaru-conversation',
@@ -53,7 +53,7 @@ export function toJson(turns, about, when)
 }
 
 /* What was said is quoted line by line, so that none of it can be mistaken for a heading. */
-export function toMarkdown(turns, about, when)
+function toMarkdown(turns, about, when)
 {
     const facts = t('saveFacts');
     const vectors = (about.vectors ?? []).map(({vector, strength}) => `${vector} ${strength}`);
@@ -74,7 +74,7 @@ export function toMarkdown(turns, about, when)
 }
 
 /* "rinne-20260109-120000.md", in local time. */
-export function fileName(when, extension)
+function fileName(when, extension)
 {
     const two = (n) => String(n).padStart(2, '0');
     const day = `${when.getFullYear()}${two(when.getMonth() + 1)}${two(when.getDate())}`;

@@ -79,7 +79,7 @@ function show(name)
         listener();
 }
 
-export function openStudio(name)
+function openStudio(name)
 {
     if (!sheet.open)
         sheet.showModal();
