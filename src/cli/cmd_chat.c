@@ -26,6 +26,8 @@
 
 struct chat_options {
     const char *system;
+    struct common_options common;
+    struct sampling_options sampling;
 };
 
 static const struct option_spec chat_specs[] = {
@@ -262,31 +264,27 @@ static void greet(const struct chat *chat)
     putchar('\n');
 }
 
-static int prepare(struct chat *chat, const struct chat_options *o,
-                   const struct common_options *common, const struct sampling_options *sampling,
-                   struct gyaru_error *err)
+static int prepare(struct chat *chat, const struct chat_options *o, struct gyaru_error *err)
 {
     gyaru_request_init(chat->loaded.model, &chat->request);
-    sampling_options_apply(sampling, chat->loaded.model, &chat->request.sampling);
-    chat->request.max_tokens = sampling->max_tokens;
+    sampling_options_apply(&o->sampling, chat->loaded.model, &chat->request.sampling);
+    chat->request.max_tokens = o->sampling.max_tokens;
     chat->request.gauge = chat->loaded.vector;
     chat->request.strengths = chat->strengths;
     if (chat->loaded.vector >= 0)
         chat->strengths[chat->loaded.vector] = chat->loaded.strength;
-    const char *system = o->system ? o->system : common->config.system_prompt;
+    const char *system = o->system ? o->system : o->common.config.system_prompt;
     conversation_init(&chat->conversation, HISTORY_BYTES);
     if (conversation_set_system(&chat->conversation, system))
         return error_memory(err, strlen(system), "the system prompt");
     return gyaru_session_new(chat->loaded.model, &chat->session, err);
 }
 
-static int chat_with(struct chat *chat, const struct chat_options *o,
-                     const struct common_options *common, const struct sampling_options *sampling,
-                     struct gyaru_error *err)
+static int chat_with(struct chat *chat, const struct chat_options *o, struct gyaru_error *err)
 {
     struct line_reader *reader = NULL;
     chat->terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
-    int rc = prepare(chat, o, common, sampling, err);
+    int rc = prepare(chat, o, err);
     if (!rc)
         rc = line_open(chat->terminal, &reader, err);
     if (!rc) {
@@ -303,38 +301,36 @@ static int chat_with(struct chat *chat, const struct chat_options *o,
     return rc;
 }
 
-static int chat(const struct chat_options *o, struct common_options *common,
-                struct sampling_options *sampling, struct gyaru_error *err)
+static int chat(void *user, struct gyaru_error *err)
 {
+    struct chat_options *o = user;
+    struct common_options *common = &o->common;
     struct progress progress = PROGRESS_INIT;
     struct load_options load = {
         .sessions = 1, .find_vector = true, .progress = progress_show, .progress_user = &progress};
     struct chat state = {0};
     if (common_options_finish(common, err))
         return -1;
-    sampling_options_finish(sampling, &common->config);
+    sampling_options_finish(&o->sampling, &common->config);
     if (common_load(common, &load, &state.loaded, err))
         return -1;
     progress_end(&progress);
     if (state.loaded.warning)
         fprintf(stderr, "gyaru chat: warning: %s\n", state.loaded.warning);
-    int rc = chat_with(&state, o, common, sampling, err);
+    int rc = chat_with(&state, o, err);
     loaded_model_release(&state.loaded);
     return rc;
 }
 
 static int main_chat(int argc, char **argv)
 {
-    struct gyaru_error err;
     struct chat_options options = {0};
-    struct common_options common;
-    struct sampling_options sampling;
-    common_options_init(&common);
-    sampling_options_init(&sampling);
+    common_options_init(&options.common);
+    sampling_options_init(&options.sampling);
     const struct option_group groups[] = {{chat_specs, &options},
-                                          {common_model_options, &common},
-                                          {common_steering_options, &common},
-                                          {sampling_options, &sampling},
+                                          {common_model_options, &options.common},
+                                          {common_steering_options, &options.common},
+                                          {sampling_options, &options.sampling},
                                           {NULL, NULL}};
     const struct option_help about = {
         "chat", "[options]",
@@ -343,17 +339,8 @@ static int main_chat(int argc, char **argv)
         "/system TEXT, /reset, /help, /quit. From a pipe, every line is a message.",
         groups};
     interrupt_catch();
-    enum option_result parsed = options_parse(&about, &argc, argv, &err);
-    int code = GYARU_OK;
-    if (parsed == OPTIONS_BAD)
-        code = options_fail("chat", &err);
-    else if (parsed == OPTIONS_OK) {
-        if (argc > 1)
-            error_set(&err, GYARU_USAGE, "%s: unexpected: see gyaru chat --help", argv[1]);
-        if (argc > 1 || chat(&options, &common, &sampling, &err))
-            code = options_fail("chat", &err);
-    }
-    common_options_release(&common);
+    int code = options_run(&about, argc, argv, chat, &options);
+    common_options_release(&options.common);
     return code;
 }
 

@@ -115,8 +115,9 @@ static void print_report(const json_t *root)
     }
 }
 
-static int doctor(const struct doctor_options *o, struct gyaru_error *err)
+static int doctor(void *user, struct gyaru_error *err)
 {
+    const struct doctor_options *o = user;
     char *text;
     if (gyaru_doctor(o->device, &text, err))
         return -1;
@@ -135,7 +136,6 @@ static int doctor(const struct doctor_options *o, struct gyaru_error *err)
 
 static int main_doctor(int argc, char **argv)
 {
-    struct gyaru_error err;
     struct doctor_options options = {0};
     const struct option_group groups[] = {{doctor_specs, &options}, {NULL, NULL}};
     const struct option_help help = {
@@ -144,14 +144,7 @@ static int main_doctor(int argc, char **argv)
         "and\n"
         "free memory, and which processes hold GPU memory. Nothing is changed or ended.",
         groups};
-    enum option_result parsed = options_parse(&help, &argc, argv, &err);
-    if (parsed == OPTIONS_HELPED)
-        return GYARU_OK;
-    if (parsed == OPTIONS_OK && argc > 1)
-        error_set(&err, GYARU_USAGE, "%s: unexpected: see gyaru doctor --help", argv[1]);
-    if (parsed == OPTIONS_BAD || argc > 1 || doctor(&options, &err))
-        return options_fail("doctor", &err);
-    return GYARU_OK;
+    return options_run(&help, argc, argv, doctor, &options);
 }
 
 const struct command cmd_doctor = {"doctor", "processor, memory, GPUs and who uses them",
