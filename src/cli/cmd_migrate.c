@@ -128,6 +128,13 @@ static int find_model(const struct common_options *common, const char *name, cha
     return common_model_dir(&one, out, err);
 }
 
+static void swap(char **a, char **b)
+{
+    char *was = *a;
+    *a = *b;
+    *b = was;
+}
+
 /* A config that names the new model already was changed by --apply. Repeating the command goes on
  * from what the config said before, so that what was measured still holds. */
 static int read_config_before(const struct migrate_options *o, struct common_options *common,
@@ -144,16 +151,12 @@ static int read_config_before(const struct migrate_options *o, struct common_opt
     int rc = config_read(backup, &before, err);
     if (!rc) {
         fprintf(stderr,
-                "gyaru migrate: %s names %s already: the old model's settings are those of "
-                "%s\n",
+                "gyaru migrate: %s names %s already: the old model's settings are those of %s\n",
                 config_path(o), o->to, backup);
-        struct config now = *config;
-        config->model_path = before.model_path;
-        config->vector = before.vector;
+        swap(&config->model_path, &before.model_path);
+        swap(&config->vector, &before.vector);
         config->strength = before.strength;
         config->visualise_layer = before.visualise_layer;
-        before.model_path = now.model_path;
-        before.vector = now.vector;
         common->vector = config->vector;
         common->strength = config->strength;
     }
