@@ -3,6 +3,7 @@
  * quant_row(); and the promise of backend.h that a row's result does not depend on its neighbours.
  */
 #include "backend/cpu/cpu.h"
+#include "support/random.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -14,24 +15,6 @@
 #include <cmocka.h>
 
 #define MAX_ROWS 37 /* rows of x; more than any kernel takes at once */
-
-static uint64_t state_of_random;
-
-static uint32_t next_random(void)
-{
-    state_of_random = state_of_random * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state_of_random >> 33);
-}
-
-static float next_float(void) /* -1..1 */
-{
-    return (float)next_random() / (float)(1u << 30) - 1;
-}
-
-static size_t between(size_t low, size_t high)
-{
-    return low + next_random() % (high - low + 1);
-}
 
 /* ---- matrices of every kind ---------------------------------------------------------------- */
 
@@ -50,7 +33,7 @@ static void *allocate(size_t bytes)
 static void fill_plain(struct sample *s, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        float value = next_float();
+        float value = random_float();
         uint16_t half = s->source.type == QUANT_F16 ? quant_to_f16(value) : quant_to_bf16(value);
         if (s->source.type == QUANT_F32)
             memcpy(s->data + 4 * i, &value, sizeof value);
@@ -62,7 +45,7 @@ static void fill_plain(struct sample *s, size_t n)
 static void fill_floats(uint8_t *out, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        float value = 0.5f + 0.4f * next_float();
+        float value = 0.5f + 0.4f * random_float();
         memcpy(out + 4 * i, &value, sizeof value);
     }
 }
@@ -73,9 +56,9 @@ static void fill_4bit(struct sample *s, size_t n, bool nested)
     q->block_size = 64;
     size_t blocks = (n + 63) / 64, groups;
     for (size_t i = 0; i < n / 2; i++)
-        s->data[i] = (uint8_t)next_random();
+        s->data[i] = (uint8_t)random_bits();
     for (int i = 0; i < 16; i++)
-        q->map[i] = next_float();
+        q->map[i] = random_float();
     s->absmax = allocate(4 * blocks);
     q->absmax = s->absmax;
     if (!nested) {
@@ -85,9 +68,9 @@ static void fill_4bit(struct sample *s, size_t n, bool nested)
     q->nested_block_size = 256;
     groups = (blocks + 255) / 256;
     for (size_t i = 0; i < blocks; i++)
-        s->absmax[i] = (uint8_t)next_random();
+        s->absmax[i] = (uint8_t)random_bits();
     for (int i = 0; i < 256; i++)
-        q->nested_map[i] = next_float();
+        q->nested_map[i] = random_float();
     q->nested_offset = 0.25f;
     s->nested = allocate(4 * groups);
     fill_floats(s->nested, groups);
@@ -97,8 +80,9 @@ static void fill_4bit(struct sample *s, size_t n, bool nested)
 /* 4-bit rows of K columns meet blocks of 64 where K is a multiple of 8 at least. */
 static void sample_new(struct sample *s, enum quant_type type, bool nested)
 {
-    *s = (struct sample){.source = {.type = type, .rows = between(1, 70)}};
-    s->source.cols = type == QUANT_4BIT ? 8 * between(1, 40) : between(1, 300);
+    *s = (struct sample){.source = {.type = type, .rows = (size_t)random_between(1, 70)}};
+    s->source.cols =
+        (size_t)(type == QUANT_4BIT ? 8 * random_between(1, 40) : random_between(1, 300));
     size_t n = s->source.rows * s->source.cols;
     s->data = allocate(4 * n);
     s->source.data = s->data;
@@ -154,7 +138,7 @@ static float *random_rows(size_t n, size_t cols)
 {
     float *x = allocate(n * cols * sizeof *x);
     for (size_t i = 0; i < n * cols; i++)
-        x[i] = next_float();
+        x[i] = random_float();
     return x;
 }
 
@@ -200,7 +184,7 @@ static void check_matrix(const struct cpu_kernels *kernels, struct sample *s)
                      kernels->name, (int)m->type, m->rows, m->cols, counts[i] - 1);
     }
     float *row = allocate(m->cols * sizeof *row), *truth = allocate(m->cols * sizeof *truth);
-    size_t at = between(0, m->rows - 1);
+    size_t at = (size_t)random_between(0, (int)m->rows - 1);
     cpu_matrix_row(m, at, row);
     quant_row(&s->source, at, truth);
     assert_memory_equal(row, truth, m->cols * sizeof *row);
@@ -215,7 +199,7 @@ static void check_matrix(const struct cpu_kernels *kernels, struct sample *s)
 
 static void check_kernels(const struct cpu_kernels *kernels)
 {
-    state_of_random = 7;
+    random_seed(7);
     for (int round = 0; round < 12; round++)
         for (int kind = 0; kind < 5; kind++) {
             static const enum quant_type types[] = {QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_4BIT,

@@ -3,6 +3,7 @@
  * however they share it (backend/cpu/program.c), and whichever rows are beside a row.
  */
 #include "backend/backend.h"
+#include "support/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -34,14 +35,6 @@ static const struct backend_shape shape = {
     .kv = GYARU_KV_F32,
 };
 
-static uint64_t state_of_random;
-
-static float next_float(void) /* -1..1 */
-{
-    state_of_random = state_of_random * 6364136223846793005u + 1442695040888963407u;
-    return (float)(state_of_random >> 33) / (float)(1u << 30) - 1;
-}
-
 static void check(int rc, const struct gyaru_error *err)
 {
     if (rc)
@@ -68,7 +61,7 @@ static struct backend_matrix *matrix(struct machine *m, size_t rows, size_t cols
     float *values = malloc(rows * cols * sizeof *values);
     assert_non_null(values);
     for (size_t i = 0; i < rows * cols; i++)
-        values[i] = 0.3f * next_float();
+        values[i] = 0.3f * random_float();
     struct quant_source source = {
         .type = QUANT_F32, .rows = rows, .cols = cols, .data = (uint8_t *)values};
     check(backend_cpu.matrix_new(m->device, &source, &out, &err), &err);
@@ -82,7 +75,7 @@ static struct backend_vector *vector(struct machine *m, size_t n, float base)
     struct backend_vector *out;
     float values[VOCAB];
     for (size_t i = 0; i < n; i++)
-        values[i] = base + 0.2f * next_float();
+        values[i] = base + 0.2f * random_float();
     check(backend_cpu.vector_new(m->device, values, n, &out, &err), &err);
     return out;
 }
@@ -90,7 +83,7 @@ static struct backend_vector *vector(struct machine *m, size_t n, float base)
 static void machine_init(struct machine *m, int threads)
 {
     struct gyaru_error err;
-    state_of_random = 11;
+    random_seed(11);
     check(backend_cpu.open(0, threads, &m->device, &err), &err);
     check(backend_cpu.stage_new(m->device, &shape, &m->stage, &err), &err);
     m->table = matrix(m, VOCAB, HIDDEN);

@@ -3,6 +3,7 @@
  * cut; and together all of them.
  */
 #include "quant/part.h"
+#include "support/random.h"
 
 #include <setjmp.h>
 #include <stdarg.h>
@@ -11,14 +12,6 @@
 #include <string.h>
 
 #include <cmocka.h>
-
-static uint64_t state_of_random = 3;
-
-static uint32_t next_random(void)
-{
-    state_of_random = state_of_random * 6364136223846793005u + 1442695040888963407u;
-    return (uint32_t)(state_of_random >> 33);
-}
 
 static void *allocate(size_t bytes)
 {
@@ -30,7 +23,7 @@ static void *allocate(size_t bytes)
 static void put_floats(uint8_t *to, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        float value = (float)next_random() / (float)(1u << 31);
+        float value = (float)random_bits() / (float)(1u << 31);
         memcpy(to + 4 * i, &value, 4);
     }
 }
@@ -53,17 +46,17 @@ static void whole_new(struct whole *w, enum quant_type type, size_t rows, size_t
     w->arrays[1] = absmax;
     w->arrays[2] = scales;
     for (size_t i = 0; i < bytes; i++) /* no exponent of all ones */
-        data[i] = (uint8_t)next_random() & (type == QUANT_4BIT ? 0xff : 0xbb);
+        data[i] = (uint8_t)random_bits() & (type == QUANT_4BIT ? 0xff : 0xbb);
     for (int i = 0; i < 16; i++)
         w->source.map[i] = (float)(i - 8) / 8;
     for (int i = 0; i < 256; i++)
-        w->source.nested_map[i] = (float)next_random() / (float)(1u << 31);
+        w->source.nested_map[i] = (float)random_bits() / (float)(1u << 31);
     w->source.nested_offset = 0.25f;
     w->source.absmax = absmax;
     put_floats(scales, blocks);
     if (nested) {
         for (size_t i = 0; i < blocks; i++)
-            absmax[i] = (uint8_t)next_random();
+            absmax[i] = (uint8_t)random_bits();
         w->source.nested_absmax = scales;
         w->source.nested_block_size = nested;
     } else
@@ -121,10 +114,10 @@ static void parts_are_the_whole(void **state)
     static const size_t blocks[] = {64, 128, 32}, nested[] = {0, 256, 4, 3};
     for (int round = 0; round < 400; round++) {
         struct whole w;
-        int parts = 2 + (int)(next_random() % 3);
+        int parts = 2 + (int)(random_bits() % 3);
         size_t unit = round % 3 ? 64 : 8 << round % 4;
-        size_t rows = unit * (size_t)parts + next_random() % 200;
-        size_t cols = unit * (size_t)parts + 2 * (next_random() % 150);
+        size_t rows = unit * (size_t)parts + random_bits() % 200;
+        size_t cols = unit * (size_t)parts + 2 * (random_bits() % 150);
         if (round % 2) { /* whole groups */
             rows = rows / 64 * 64 + 64;
             cols = cols / 64 * 64 + 64;
@@ -200,5 +193,6 @@ int main(void)
         cmocka_unit_test(real_shapes_stay_four_bit),
         cmocka_unit_test(too_small_is_said),
     };
+    random_seed(3);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -2,6 +2,7 @@
  * test_session.c - answers: sampling, strength, cached prefixes, batches, stops. On the tiny model,
  * whose float32 arithmetic is the same in every order of asking.
  */
+#include "support/random.h"
 #include "support/reference.h"
 
 #include "model/sampler.h"
@@ -513,8 +514,8 @@ static void chosen_logits_give_the_same_ids(void **state)
     struct sampler *sampler;
     float *logits = malloc(IDS * sizeof *logits), *all = malloc(IDS * sizeof *all);
     uint8_t *seen = calloc(1, IDS);
-    uint64_t state_of_logits = 3;
     int picks = 0, unsure = 0;
+    random_seed(3);
     check(sampler_new(IDS, &sampler, &err));
     for (int round = 0; round < 300; round++) {
         const struct gyaru_sampling *p = &settings[round % 6];
@@ -523,8 +524,7 @@ static void chosen_logits_give_the_same_ids(void **state)
         struct backend_candidates chosen;
         uint64_t random[2] = {(uint64_t)round, (uint64_t)round};
         for (int i = 0; i < n; i++) {
-            state_of_logits = state_of_logits * 6364136223846793005u + 1442695040888963407u;
-            double u = ((double)(state_of_logits >> 11) + 1) * 0x1p-53;
+            double u = ((double)(random_bits64() >> 11) + 1) * 0x1p-53;
             all[i] = logits[i] = (float)(-spread * log(u));
         }
         sampler_choose(logits, n, p, &chosen);
