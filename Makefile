@@ -120,15 +120,16 @@ $(EMU)/libnccl.so.2: $(EMU)/nccl.o
 	$(CXX) -shared $(if $(SAN),-fsanitize=$(SAN)) -Wl,-soname,$(@F) -o $@ $^
 
 # Only the libraries that are really used: they travel to machines that have none of ours.
-CUDA_TEST_LIB := $(BUILD)/tests/support/reference.o $(BUILD)/libgyaru.a
-LINK_TEST = $(CC) $(ALL_CFLAGS) $(FILE_FLAGS) -Itests $(ALL_LDFLAGS) -Wl,--as-needed -o $@ $< \
-            $(CUDA_TEST_LIB) -lcmocka $(LIBS)
+CUDA_TEST_LIB := $(addprefix $(BUILD)/tests/support/,random.o reference.o) $(BUILD)/libgyaru.a
+CUDA_TEST_H   := $(wildcard tests/cuda/*.h)
+LINK_TEST = $(CC) $(filter-out -MMD -MP,$(ALL_CFLAGS)) $(FILE_FLAGS) -Itests $(ALL_LDFLAGS) \
+            -Wl,--as-needed -o $@ $(filter %.c,$^) $(CUDA_TEST_LIB) -lcmocka $(LIBS)
 $(EMU)/test_cuda_host $(BUILD)/test_cuda $(EMU)/test_cuda_pair_host $(BUILD)/test_cuda_pair: \
-    tests/test_cuda.c $(CUDA_TEST_LIB)
+    tests/test_cuda.c $(sort $(wildcard tests/cuda/*.c)) $(CUDA_TEST_H) $(CUDA_TEST_LIB)
 	@mkdir -p $(@D)
 	$(LINK_TEST)
 $(EMU)/test_cuda_model_host $(BUILD)/test_cuda_model $(EMU)/test_cuda_model_pair_host \
-$(BUILD)/test_cuda_model_pair: tests/test_cuda_model.c $(CUDA_TEST_LIB)
+$(BUILD)/test_cuda_model_pair: tests/test_cuda_model.c $(CUDA_TEST_H) $(CUDA_TEST_LIB)
 	@mkdir -p $(@D)
 	$(LINK_TEST)
 $(EMU)/test_reference_host $(BUILD)/test_cuda_reference $(EMU)/test_reference_pair_host \

@@ -5,6 +5,8 @@
  * Built as test_cuda.c is: for a GPU and for the sources compiled for the CPU, and both again for
  * GPUS that share the model.
  */
+#include "cuda/gpus.h"
+#include "support/random.h"
 #include "support/reference.h"
 
 #include "model/model.h"
@@ -19,9 +21,6 @@
 
 #include <cmocka.h>
 
-#ifndef GPUS
-#define GPUS 1
-#endif
 #define DEVICE (GPUS == 1 ? "cuda" : "cuda:0,1")
 
 static const struct backend *gpu;
@@ -40,12 +39,23 @@ static void *allocate(size_t bytes)
     return p;
 }
 
-static uint64_t state_of_random = 5;
-
-static float next_float(void) /* -1..1 */
+/* What is tested lies around the layers: a step of one row for each slot, one head for each GPU. */
+static struct backend_shape shape_of(int hidden, int vocab, int slots)
 {
-    state_of_random = state_of_random * 6364136223846793005u + 1442695040888963407u;
-    return (float)(state_of_random >> 33) / (float)(1u << 30) - 1;
+    return (struct backend_shape){.n_layers = 1,
+                                  .hidden = hidden,
+                                  .n_heads = GPUS,
+                                  .n_kv_heads = GPUS,
+                                  .head_dim = hidden,
+                                  .intermediate = GPUS * BACKEND_CUT,
+                                  .vocab = vocab,
+                                  .rope_theta = 10000,
+                                  .norm_eps = 1e-6f,
+                                  .n_slots = slots,
+                                  .context = 8,
+                                  .max_rows = slots,
+                                  .max_logits = slots,
+                                  .kv = GYARU_KV_F16};
 }
 
 /* ---- candidates against all logits ----------------------------------------------------------- */
@@ -62,20 +72,7 @@ struct head {
 
 static void head_new(struct head *h, float spread)
 {
-    const struct backend_shape shape = {.n_layers = 1,
-                                        .hidden = HIDDEN,
-                                        .n_heads = GPUS,
-                                        .n_kv_heads = GPUS,
-                                        .head_dim = HIDDEN,
-                                        .intermediate = GPUS * BACKEND_CUT,
-                                        .vocab = VOCAB,
-                                        .rope_theta = 10000,
-                                        .norm_eps = 1e-6f,
-                                        .n_slots = ROWS,
-                                        .context = 8,
-                                        .max_rows = ROWS,
-                                        .max_logits = ROWS,
-                                        .kv = GYARU_KV_F16};
+    const struct backend_shape shape = shape_of(HIDDEN, VOCAB, ROWS);
     float *values = allocate((size_t)VOCAB * HIDDEN * sizeof *values), norm[HIDDEN];
     struct quant_source source = {
         .type = QUANT_F32, .rows = VOCAB, .cols = HIDDEN, .data = (const uint8_t *)values};
@@ -84,7 +81,7 @@ static void head_new(struct head *h, float spread)
         source.cut = m ? QUANT_BY_ROWS : QUANT_WHOLE;
         source.unit = BACKEND_CUT;
         for (size_t i = 0; i < (size_t)VOCAB * HIDDEN; i++)
-            values[i] = next_float();
+            values[i] = random_float();
         check(gpu->matrix_new(h->device, &source, m ? &h->weights : &h->embedding, &err));
     }
     for (int i = 0; i < HIDDEN; i++)
@@ -181,7 +178,7 @@ static void candidates_give_the_same_ids(void **state)
             struct backend_row rows[ROWS] = {{0}};
             int n_ids = round % 2 ? VOCAB : VOCAB - 77;
             for (int i = 0; i < VOCAB; i++)
-                seen[i] = next_float() > 0.6f;
+                seen[i] = random_float() > 0.6f;
             for (int r = 0; r < ROWS; r++) {
                 check(gpu->remember(head.stage, r, seen, &err));
                 rows[r] =
@@ -320,25 +317,13 @@ static void host_tables_hold_the_same_rows(void **state)
 {
     enum { TYPES = 4, COLS = 64, ROWS_OF = 50 + GPUS * BACKEND_CUT };
     static const enum quant_type types[TYPES] = {QUANT_F32, QUANT_F16, QUANT_BF16, QUANT_4BIT};
-    const struct backend_shape shape = {.n_layers = 1,
-                                        .hidden = COLS,
-                                        .n_heads = GPUS,
-                                        .n_kv_heads = GPUS,
-                                        .head_dim = COLS,
-                                        .intermediate = GPUS * BACKEND_CUT,
-                                        .vocab = ROWS_OF,
-                                        .rope_theta = 10000,
-                                        .norm_eps = 1e-6f,
-                                        .n_slots = 1,
-                                        .context = ROWS_OF,
-                                        .max_rows = ROWS_OF,
-                                        .max_logits = 1,
-                                        .kv = GYARU_KV_F16};
+    struct backend_shape shape = shape_of(COLS, ROWS_OF, 1);
     struct backend_device *device;
     struct backend_stage *stage;
     struct backend_row rows[ROWS_OF] = {{0}};
     uint32_t values[ROWS_OF * COLS];
     float scales[ROWS_OF], got[2][ROWS_OF * COLS], *unused;
+    shape.context = shape.max_rows = ROWS_OF;
     check(backend_open(DEVICE, 1, &gpu, &device, &err));
     check(gpu->stage_new(device, &shape, &stage, &err));
     for (int r = 0; r < ROWS_OF; r++) {
@@ -355,7 +340,7 @@ static void host_tables_hold_the_same_rows(void **state)
         for (int i = 0; i < 16; i++)
             source.map[i] = (float)(i - 8) / 8;
         for (size_t i = 0; i < sizeof values / sizeof *values; i++) /* no exponent of all ones */
-            values[i] = (uint32_t)(int32_t)(next_float() * 0x1p30f) & 0xbbffbbffu;
+            values[i] = (uint32_t)(int32_t)(random_float() * 0x1p30f) & 0xbbffbbffu;
         for (int host = 0; host < 2; host++) {
             struct backend_matrix *table;
             memset(got[host], 0xff, sizeof got[host]);
@@ -460,15 +445,9 @@ int main(int argc, char **argv)
         cmocka_unit_test(answers_are_those_of_all_logits),
     };
     struct backend_device *device;
-    if (backend_open(DEVICE, 1, &gpu, &device, &err)) {
-#ifdef CUDA_REQUIRED
-        printf("%s\n", err.text);
-        return 1;
-#else
-        printf("SKIP: %s\n", err.text);
-        return 0;
-#endif
-    }
+    random_seed(5);
+    if (backend_open(DEVICE, 1, &gpu, &device, &err))
+        return gpus_missing(err.text);
     gpu->close(device);
     if (argc > 1)
         cmocka_set_test_filter(argv[1]);
