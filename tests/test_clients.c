@@ -6,7 +6,7 @@
 #include "base/str.h"
 #include "support/api_client.h"
 #include "support/scratch.h"
-#include "support/test_server.h"
+#include "support/shared_server.h"
 #include "support/ws_client.h"
 
 #include <setjmp.h>
@@ -20,18 +20,9 @@
 
 #include <cmocka.h>
 
-static struct test_server shared;
-
 static int start_shared(void **state)
 {
-    test_server_start(&shared, true, NULL);
-    return 0;
-}
-
-static int stop_shared(void **state)
-{
-    test_server_stop(&shared);
-    return 0;
+    return shared_server_start(NULL);
 }
 
 /* Sends the recorded bytes of this name. */
@@ -233,5 +224,5 @@ int main(void)
         cmocka_unit_test(sillytavern_text_completion),
         cmocka_unit_test(sillytavern_chat_completion),
     };
-    return cmocka_run_group_tests_name("clients", tests, start_shared, stop_shared);
+    return cmocka_run_group_tests_name("clients", tests, start_shared, shared_server_stop);
 }

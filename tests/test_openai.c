@@ -4,7 +4,7 @@
  */
 #include "base/str.h"
 #include "support/api_client.h"
-#include "support/test_server.h"
+#include "support/shared_server.h"
 #include "support/ws_client.h"
 
 #include <setjmp.h>
@@ -21,26 +21,12 @@
 #define CHAT  "/v1/chat/completions"
 #define HELLO "\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]"
 
-static struct test_server shared;
-
 static int start_shared(void **state)
 {
     static const char *const options[] = {
         "--ping", "1", "--allow-origin", "http://page.example,http://b.example:1", "--max-tokens",
         "64",     NULL};
-    test_server_start(&shared, true, options);
-    return 0;
-}
-
-static int stop_shared(void **state)
-{
-    test_server_stop(&shared);
-    return 0;
-}
-
-static int still_healthy(void **state)
-{
-    return http_get(shared.port, "/health", NULL) == 200 ? 0 : -1;
+    return shared_server_start(options);
 }
 
 static void post(const char *path, const char *body, struct api_answer *answer)
@@ -288,16 +274,6 @@ static void methods_are_checked(void **state)
 
 /* ---- steering ---- */
 
-static void set_live(double strength)
-{
-    char body[64];
-    struct api_answer answer;
-    snprintf(body, sizeof body, "{\"strength\":%g}", strength);
-    api_call(shared.port, "PUT", "/v1/steering", NULL, body, &answer);
-    assert_int_equal(answer.status, 200);
-    api_release(&answer);
-}
-
 /* The strengths that the tokens of a streamed answer were made with: all must be `expected`. */
 static void check_strength(const char *steering, double expected)
 {
@@ -328,7 +304,7 @@ static void check_strength(const char *steering, double expected)
 
 static void own_strength_beside_the_live_one(void **state)
 {
-    set_live(8);
+    shared_server_steer(8);
     check_strength("", 8);
     check_strength(",\"steering\":{\"strength\":-2.5}", -2.5);
     check_strength(",\"steering\":{\"strength\":3,\"vector\":\"vector\"}", 3);
@@ -339,7 +315,7 @@ static void own_strength_beside_the_live_one(void **state)
     api_call(shared.port, "GET", "/v1/steering", NULL, NULL, &answer);
     assert_true(ws_number(answer.json, "strength") == 8);
     api_release(&answer);
-    set_live(5);
+    shared_server_steer(5);
 }
 
 static void own_strength_changes_the_text(void **state)
@@ -354,10 +330,10 @@ static void own_strength_changes_the_text(void **state)
     post(CHAT, body, &much);
     assert_string_not_equal(whole_text(&none), whole_text(&much));
     /* What one request sets is what the slider would set. */
-    set_live(30);
+    shared_server_steer(30);
     post(CHAT, "{\"model\":\"m\",\"temperature\":0,\"max_tokens\":24," HELLO "}", &live);
     assert_string_equal(whole_text(&live), whole_text(&much));
-    set_live(5);
+    shared_server_steer(5);
     api_release(&none);
     api_release(&much);
     api_release(&live);
@@ -581,24 +557,8 @@ static void tokens_there_and_back(void **state)
     api_expect(shared.port, "/detokenize", "{\"tokens\":[\"a\"]}", 400);
 }
 
-/* The value of a metric by its name and labels; -1: it is not there. */
-static double metric(const char *text, const char *name)
-{
-    size_t len = strlen(name);
-    for (const char *line = strstr(text, "\n"); line; line = strstr(line + 1, "\n")) {
-        if (!strncmp(line + 1, name, len) && line[1 + len] == ' ')
-            return atof(line + 1 + len);
-    }
-    return -1;
-}
-
 static void metrics_count(void **state)
 {
-    char *before, *after;
-    assert_int_equal(http_get(shared.port, "/metrics", &before), 200);
-    assert_non_null(strstr(before, "content-type: text/plain; version=0.0.4"));
-    api_expect(shared.port, CHAT, "{\"temperature\":0,\"max_tokens\":9," HELLO "}", 200);
-    assert_int_equal(http_get(shared.port, "/metrics", &after), 200);
     static const struct {
         const char *name;
         double grows;
@@ -607,50 +567,54 @@ static void metrics_count(void **state)
                   {"gyaru_answers_total{finish=\"failed\"}", 0},
                   {"gyaru_first_token_seconds_count", 1},
                   {"gyaru_first_token_seconds_bucket{le=\"+Inf\"}", 1}};
-    for (size_t i = 0; i < sizeof counts / sizeof counts[0]; i++) {
-        double old = metric(before, counts[i].name);
-        if (old < 0 || metric(after, counts[i].name) != old + counts[i].grows)
-            fail_msg("%s: %g, then %g", counts[i].name, old, metric(after, counts[i].name));
+    enum { N = sizeof counts / sizeof counts[0] };
+    double old[N], prompt = http_metric(shared.port, "gyaru_prompt_tokens_total");
+    char *answer;
+    assert_int_equal(http_get(shared.port, "/metrics", &answer), 200);
+    assert_non_null(strstr(answer, "content-type: text/plain; version=0.0.4"));
+    free(answer);
+    for (size_t i = 0; i < N; i++)
+        old[i] = http_metric(shared.port, counts[i].name);
+    api_expect(shared.port, CHAT, "{\"temperature\":0,\"max_tokens\":9," HELLO "}", 200);
+    for (size_t i = 0; i < N; i++) {
+        double value = http_metric(shared.port, counts[i].name);
+        if (old[i] < 0 || value != old[i] + counts[i].grows)
+            fail_msg("%s: %g, then %g", counts[i].name, old[i], value);
     }
-    assert_true(metric(after, "gyaru_prompt_tokens_total") >
-                metric(before, "gyaru_prompt_tokens_total"));
-    assert_true(metric(after, "gyaru_strength") == 5);
-    assert_true(metric(after, "gyaru_slots_busy") == 0);
-    assert_true(metric(after, "gyaru_resident_memory_bytes") > 1e6);
-    free(before);
-    free(after);
+    assert_true(http_metric(shared.port, "gyaru_prompt_tokens_total") > prompt);
+    assert_true(http_metric(shared.port, "gyaru_strength") == 5);
+    assert_true(http_metric(shared.port, "gyaru_slots_busy") == 0);
+    assert_true(http_metric(shared.port, "gyaru_resident_memory_bytes") > 1e6);
 }
-
-#define TEST(name) cmocka_unit_test_teardown(name, still_healthy)
 
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(chat_whole),
-        TEST(chat_streamed_says_the_same),
-        TEST(usage_only_when_asked),
-        TEST(content_parts_and_roles),
-        TEST(stop_strings_end_the_answer),
-        TEST(seed_gives_the_same_again),
-        TEST(refusals_say_what_is_wrong),
-        TEST(too_long_is_said),
-        TEST(old_turns_make_room),
-        TEST(models_are_named),
-        TEST(methods_are_checked),
-        TEST(own_strength_beside_the_live_one),
-        TEST(own_strength_changes_the_text),
-        TEST(gauge_of_a_whole_answer),
-        TEST(vectors_are_names),
-        TEST(a_connection_serves_again),
-        TEST(http_1_0_gets_no_chunks),
-        TEST(preflight_names_the_headers),
-        TEST(aituberkit_finds_every_path),
-        TEST(aituberkit_custom_api_gets_a_stream),
-        TEST(open_llm_vtuber_preloads),
-        TEST(sillytavern_reads_properties),
-        TEST(completions_at_once),
-        TEST(tokens_there_and_back),
-        TEST(metrics_count),
+        SHARED_TEST(chat_whole),
+        SHARED_TEST(chat_streamed_says_the_same),
+        SHARED_TEST(usage_only_when_asked),
+        SHARED_TEST(content_parts_and_roles),
+        SHARED_TEST(stop_strings_end_the_answer),
+        SHARED_TEST(seed_gives_the_same_again),
+        SHARED_TEST(refusals_say_what_is_wrong),
+        SHARED_TEST(too_long_is_said),
+        SHARED_TEST(old_turns_make_room),
+        SHARED_TEST(models_are_named),
+        SHARED_TEST(methods_are_checked),
+        SHARED_TEST(own_strength_beside_the_live_one),
+        SHARED_TEST(own_strength_changes_the_text),
+        SHARED_TEST(gauge_of_a_whole_answer),
+        SHARED_TEST(vectors_are_names),
+        SHARED_TEST(a_connection_serves_again),
+        SHARED_TEST(http_1_0_gets_no_chunks),
+        SHARED_TEST(preflight_names_the_headers),
+        SHARED_TEST(aituberkit_finds_every_path),
+        SHARED_TEST(aituberkit_custom_api_gets_a_stream),
+        SHARED_TEST(open_llm_vtuber_preloads),
+        SHARED_TEST(sillytavern_reads_properties),
+        SHARED_TEST(completions_at_once),
+        SHARED_TEST(tokens_there_and_back),
+        SHARED_TEST(metrics_count),
     };
-    return cmocka_run_group_tests_name("openai", tests, start_shared, stop_shared);
+    return cmocka_run_group_tests_name("openai", tests, start_shared, shared_server_stop);
 }

@@ -6,7 +6,7 @@
 #include "base/str.h"
 #include "support/api_client.h"
 #include "support/scratch.h"
-#include "support/test_server.h"
+#include "support/shared_server.h"
 #include "support/ws_client.h"
 
 #include <setjmp.h>
@@ -28,25 +28,11 @@
 #define KEY   "a-key-of-letters-0123"
 #define CROWD 300 /* requests of some 25 ms each */
 
-static struct test_server shared;
-
 static int start_shared(void **state)
 {
     static const char *const options[] = {
         "--sessions", "1", "--waiting", "1000", "--per-address", "1000", "--ping", "1", NULL};
-    test_server_start(&shared, true, options);
-    return 0;
-}
-
-static int stop_shared(void **state)
-{
-    test_server_stop(&shared);
-    return 0;
-}
-
-static int still_healthy(void **state)
-{
-    return http_get(shared.port, "/health", NULL) == 200 ? 0 : -1;
+    return shared_server_start(options);
 }
 
 static double live_strength(void)
@@ -420,24 +406,22 @@ static void reliability_29_drains_streams(void **state)
     assert_int_equal(test_server_wait(&server, 20), 0);
 }
 
-#define TEST(name) cmocka_unit_test_teardown(name, still_healthy)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(reliability_12_bad_strength),
-        TEST(reliability_17_bad_text),
-        TEST(reliability_18_only_valid_utf8_leaves),
-        TEST(reliability_19_bad_json),
-        TEST(reliability_20_bad_bodies),
-        TEST(reliability_30_vectors_by_name_only),
-        TEST(reliability_23_reset_anywhere),
-        TEST(pings_while_waiting_and_cancelled_when_left),
-        TEST(a_second_request_into_an_answer),
-        TEST(reliability_27_key_on_every_route),
-        TEST(reliability_28_queue_full),
-        TEST(reliability_28_too_many_from_one_address),
-        TEST(reliability_29_drains_streams),
+        SHARED_TEST(reliability_12_bad_strength),
+        SHARED_TEST(reliability_17_bad_text),
+        SHARED_TEST(reliability_18_only_valid_utf8_leaves),
+        SHARED_TEST(reliability_19_bad_json),
+        SHARED_TEST(reliability_20_bad_bodies),
+        SHARED_TEST(reliability_30_vectors_by_name_only),
+        SHARED_TEST(reliability_23_reset_anywhere),
+        SHARED_TEST(pings_while_waiting_and_cancelled_when_left),
+        SHARED_TEST(a_second_request_into_an_answer),
+        SHARED_TEST(reliability_27_key_on_every_route),
+        SHARED_TEST(reliability_28_queue_full),
+        SHARED_TEST(reliability_28_too_many_from_one_address),
+        SHARED_TEST(reliability_29_drains_streams),
     };
-    return cmocka_run_group_tests_name("openai_attack", tests, start_shared, stop_shared);
+    return cmocka_run_group_tests_name("openai_attack", tests, start_shared, shared_server_stop);
 }

@@ -4,7 +4,7 @@
  */
 #include "base/clock.h"
 #include "support/api_client.h"
-#include "support/test_server.h"
+#include "support/shared_server.h"
 #include "support/ws_client.h"
 
 #include <poll.h>
@@ -25,26 +25,12 @@
 #define VIEWERS 50
 #define FRAMES  4000
 
-static struct test_server shared;
-
 static int start_shared(void **state)
 {
     static const char *const options[] = {"-m",     MODEL, "-v",     MODEL "/gyaru.safetensors",
                                           "-s",     "12",  "--temp", "0",
                                           "--ping", "1",   NULL};
-    test_server_start(&shared, true, options);
-    return 0;
-}
-
-static int stop_shared(void **state)
-{
-    test_server_stop(&shared);
-    return 0;
-}
-
-static int still_healthy(void **state)
-{
-    return http_get(shared.port, "/health", NULL) == 200 ? 0 : -1;
+    return shared_server_start(options);
 }
 
 /* ---- viewers -------------------------------------------------------------------------------- */
@@ -105,16 +91,6 @@ static json_t *wait_answered(struct ws_client *ws, double after)
     }
 }
 
-static void set_strength(double strength)
-{
-    struct api_answer answer;
-    char body[64];
-    snprintf(body, sizeof body, "{\"strength\":%g}", strength);
-    api_call(shared.port, "PUT", "/v1/steering", NULL, body, &answer);
-    assert_int_equal(answer.status, 200);
-    api_release(&answer);
-}
-
 /* An answer over the API; its text (caller frees). */
 static char *ask(const char *question, const char *more)
 {
@@ -135,7 +111,7 @@ static char *ask(const char *question, const char *more)
 static void test_begins_with_the_present(void **state)
 {
     json_t *now;
-    set_strength(7.5);
+    shared_server_steer(7.5);
     struct ws_client *ws = watch_with(0, &now);
     assert_string_equal(ws_text(now, "state"), "ready");
     assert_true(ws_number(now, "strength") == 7.5);
@@ -144,14 +120,14 @@ static void test_begins_with_the_present(void **state)
     assert_false(flag(now, "answering"));
     assert_false(flag(now, "speaking"));
     json_decref(now);
-    set_strength(12);
+    shared_server_steer(12);
     json_decref(wait_number(ws, "strength", 12));
     struct ws_client *page = ws_connect(shared.port, NULL);
     ws_say(page, "{\"type\":\"update_strength\",\"value\":13}");
     json_decref(wait_number(ws, "strength", 13));
     ws_disconnect(page);
     ws_disconnect(ws);
-    set_strength(12);
+    shared_server_steer(12);
 }
 
 /* Whoever asks, here a tool over the API: the meter moves, the caption is the sentence that is
@@ -302,7 +278,7 @@ static void test_fifty_viewers_get_the_same(void **state)
     struct ws_client *viewers[VIEWERS];
     json_t *first;
     double seq = -1;
-    set_strength(12);
+    shared_server_steer(12);
     /* Nothing is under way any more. */
     nanosleep(&(struct timespec){0, 200000000}, NULL);
     for (int i = 0; i < VIEWERS; i++) {
@@ -313,7 +289,7 @@ static void test_fifty_viewers_get_the_same(void **state)
     }
     free(ask("自己紹介して", ""));
     free(ask("好きな食べ物は？", ""));
-    set_strength(-9.5);
+    shared_server_steer(-9.5);
     char *want = transcript(viewers[0], -9.5);
     for (int i = 1; i < VIEWERS; i++) {
         char *got = transcript(viewers[i], -9.5);
@@ -323,19 +299,7 @@ static void test_fifty_viewers_get_the_same(void **state)
     free(want);
     for (int i = 0; i < VIEWERS; i++)
         ws_disconnect(viewers[i]);
-    set_strength(12);
-}
-
-static double metric(const char *name)
-{
-    char *answer, line[100];
-    assert_int_equal(http_get(shared.port, "/metrics", &answer), 200);
-    snprintf(line, sizeof line, "\n%s ", name);
-    const char *at = strstr(answer, line);
-    assert_non_null(at);
-    double value = atof(at + strlen(line));
-    free(answer);
-    return value;
+    shared_server_steer(12);
 }
 
 /* Counts consecutive states until the strength; fails at a gap. */
@@ -361,10 +325,10 @@ static void test_slow_viewer_loses_only_its_own(void **state)
 {
     struct ws_client *slow = watch_with(2048, NULL), *quick = watch();
     struct ws_client *page = ws_connect(shared.port, NULL);
-    double dropped = metric("gyaru_overlay_dropped_total");
-    assert_true(metric("gyaru_overlay_viewers") >= 2);
+    double dropped = http_metric(shared.port, "gyaru_overlay_dropped_total");
+    assert_true(http_metric(shared.port, "gyaru_overlay_viewers") >= 2);
     double end = clock_seconds() + 60, worst = 0;
-    for (int i = 0; metric("gyaru_overlay_dropped_total") < dropped + 20; i++) {
+    for (int i = 0; http_metric(shared.port, "gyaru_overlay_dropped_total") < dropped + 20; i++) {
         assert_true(clock_seconds() < end);
         for (int j = 0; j < 10; j++) {
             double before = clock_seconds();
@@ -394,7 +358,7 @@ static void test_slow_viewer_loses_only_its_own(void **state)
     assert_true(gaps > 0 && got < seen);
     assert_true(seq == last);
     /* Its connection lives on. */
-    set_strength(12);
+    shared_server_steer(12);
     json_decref(wait_number(slow, "strength", 12));
     ws_disconnect(slow);
     ws_disconnect(quick);
@@ -414,7 +378,7 @@ static void test_states_are_few(void **state)
     assert_true(n <= 3 + (int)(seconds * 31));
     ws_disconnect(page);
     ws_disconnect(ws);
-    set_strength(12);
+    shared_server_steer(12);
 }
 
 /* ---- who may watch -------------------------------------------------------------------------- */
@@ -439,9 +403,9 @@ static void test_doors(void **state)
     ws_say(ws, "{\"type\":\"message\",\"content\":\"hello\"}");
     ws_close_code(ws);
     ws_disconnect(ws);
-    set_strength(11);
+    shared_server_steer(11);
     json_decref(wait_number(other, "strength", 11));
-    set_strength(12);
+    shared_server_steer(12);
     ws_disconnect(other);
 }
 
@@ -476,15 +440,15 @@ static void test_key(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test_teardown(test_begins_with_the_present, still_healthy),
-        cmocka_unit_test_teardown(test_follows_an_answer, still_healthy),
-        cmocka_unit_test_teardown(test_caption_is_what_is_played, still_healthy),
-        cmocka_unit_test_teardown(test_voice_off_shows_what_is_decoded, still_healthy),
-        cmocka_unit_test_teardown(test_fifty_viewers_get_the_same, still_healthy),
-        cmocka_unit_test_teardown(test_slow_viewer_loses_only_its_own, still_healthy),
-        cmocka_unit_test_teardown(test_states_are_few, still_healthy),
-        cmocka_unit_test_teardown(test_doors, still_healthy),
+        SHARED_TEST(test_begins_with_the_present),
+        SHARED_TEST(test_follows_an_answer),
+        SHARED_TEST(test_caption_is_what_is_played),
+        SHARED_TEST(test_voice_off_shows_what_is_decoded),
+        SHARED_TEST(test_fifty_viewers_get_the_same),
+        SHARED_TEST(test_slow_viewer_loses_only_its_own),
+        SHARED_TEST(test_states_are_few),
+        SHARED_TEST(test_doors),
         cmocka_unit_test(test_key),
     };
-    return cmocka_run_group_tests(tests, start_shared, stop_shared);
+    return cmocka_run_group_tests(tests, start_shared, shared_server_stop);
 }

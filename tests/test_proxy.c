@@ -135,14 +135,7 @@ static void close_stage(struct stage *stage)
 
 static double tokens_of(const struct test_server *server)
 {
-    static const char name[] = "\ngyaru_generated_tokens_total ";
-    char *answer;
-    assert_int_equal(http_get(server->port, "/metrics", &answer), 200);
-    const char *line = strstr(answer, name);
-    assert_non_null(line);
-    double n = atof(line + strlen(name));
-    free(answer);
-    return n;
+    return http_metric(server->port, "gyaru_generated_tokens_total");
 }
 
 /* One streamed answer. */

@@ -294,13 +294,7 @@ static double processor_time(const struct test_server *server)
 
 static int n_connections(int port)
 {
-    char *answer;
-    assert_int_equal(http_get(port, "/metrics", &answer), 200);
-    const char *line = strstr(answer, "\ngyaru_connections ");
-    assert_non_null(line);
-    int n = atoi(line + strlen("\ngyaru_connections "));
-    free(answer);
-    return n - 1; /* without this one */
+    return (int)http_metric(port, "gyaru_connections") - 1; /* without this one */
 }
 
 /* Asks for so much that the kernel's buffers are full and the answer stands still. */

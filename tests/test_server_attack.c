@@ -2,7 +2,7 @@
  * test_server_attack.c - what the server must survive: bad messages, frames and requests, foreign
  * pages, slow and idle clients. After every test /health still answers 200.
  */
-#include "support/test_server.h"
+#include "support/shared_server.h"
 #include "support/ws_client.h"
 
 #include <setjmp.h>
@@ -17,8 +17,6 @@
 
 #include <cmocka.h>
 
-static struct test_server shared;
-
 static double now(void)
 {
     struct timespec t;
@@ -29,19 +27,7 @@ static double now(void)
 static int start_shared(void **state)
 {
     static const char *const options[] = {"--idle-timeout", "2", "--sessions", "2", NULL};
-    test_server_start(&shared, true, options);
-    return 0;
-}
-
-static int stop_shared(void **state)
-{
-    test_server_stop(&shared);
-    return 0;
-}
-
-static int still_healthy(void **state)
-{
-    return http_get(shared.port, "/health", NULL) == 200 ? 0 : -1;
+    return shared_server_start(options);
 }
 
 /* Sends a text and expects an error event with the code; the connection lives on. */
@@ -544,32 +530,30 @@ static void connections_are_limited(void **state)
     test_server_stop(&server);
 }
 
-#define TEST(name) cmocka_unit_test_teardown(name, still_healthy)
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(reliability_12_bad_strength),
-        TEST(steering_over_http),
-        TEST(reliability_17_bad_text),
-        TEST(reliability_19_bad_json),
-        TEST(reliability_20_bad_requests),
-        TEST(reliability_21_idle_sockets),
-        TEST(reliability_22_slow_reader),
-        TEST(reliability_22_bounded_ring),
-        TEST(connections_are_limited),
-        TEST(reliability_24_bad_frames),
-        TEST(reliability_24_million_empty_fragments),
-        TEST(reliability_24_unmasked_frame),
-        TEST(reliability_24_no_compression),
-        TEST(reliability_25_foreign_origin),
-        TEST(reliability_25_foreign_host),
-        TEST(reliability_25_text_plain),
-        TEST(reliability_30_no_paths),
-        TEST(reliability_31_markup_is_text),
-        TEST(requests_share_a_connection),
-        TEST(methods_are_checked),
-        TEST(assets_are_not_stale),
+        SHARED_TEST(reliability_12_bad_strength),
+        SHARED_TEST(steering_over_http),
+        SHARED_TEST(reliability_17_bad_text),
+        SHARED_TEST(reliability_19_bad_json),
+        SHARED_TEST(reliability_20_bad_requests),
+        SHARED_TEST(reliability_21_idle_sockets),
+        SHARED_TEST(reliability_22_slow_reader),
+        SHARED_TEST(reliability_22_bounded_ring),
+        SHARED_TEST(connections_are_limited),
+        SHARED_TEST(reliability_24_bad_frames),
+        SHARED_TEST(reliability_24_million_empty_fragments),
+        SHARED_TEST(reliability_24_unmasked_frame),
+        SHARED_TEST(reliability_24_no_compression),
+        SHARED_TEST(reliability_25_foreign_origin),
+        SHARED_TEST(reliability_25_foreign_host),
+        SHARED_TEST(reliability_25_text_plain),
+        SHARED_TEST(reliability_30_no_paths),
+        SHARED_TEST(reliability_31_markup_is_text),
+        SHARED_TEST(requests_share_a_connection),
+        SHARED_TEST(methods_are_checked),
+        SHARED_TEST(assets_are_not_stale),
     };
-    return cmocka_run_group_tests_name("server_attack", tests, start_shared, stop_shared);
+    return cmocka_run_group_tests_name("server_attack", tests, start_shared, shared_server_stop);
 }

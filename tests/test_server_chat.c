@@ -4,7 +4,7 @@
  * The tiny model answers some thousand tokens a second until its context of 512 is full, so what
  * has to happen "in mid-answer" is tried until it did.
  */
-#include "support/test_server.h"
+#include "support/shared_server.h"
 #include "support/ws_client.h"
 
 #include <math.h>
@@ -20,19 +20,10 @@
 
 #define TRIES 50 /* of what must happen while an answer runs */
 
-static struct test_server shared;
-
 static int start_shared(void **state)
 {
     static const char *const options[] = {"--sessions", "2", "--waiting", "4", NULL};
-    test_server_start(&shared, true, options);
-    return 0;
-}
-
-static int stop_shared(void **state)
-{
-    test_server_stop(&shared);
-    return 0;
+    return shared_server_start(options);
 }
 
 /* What one answer consisted of. */
@@ -322,16 +313,9 @@ static void two_chats_at_once(void **state)
     ws_disconnect(b);
 }
 
-/* `slots_busy` of /health. */
 static int busy_slots(int port)
 {
-    char *answer;
-    assert_int_equal(http_get(port, "/health", &answer), 200);
-    const char *field = strstr(answer, "\"slots_busy\":");
-    assert_non_null(field);
-    int n = atoi(field + strlen("\"slots_busy\":"));
-    free(answer);
-    return n;
+    return (int)http_number(port, "/health", "\"slots_busy\":");
 }
 
 static void wait_until_idle(int port)
@@ -438,5 +422,5 @@ int main(void)
         cmocka_unit_test(reliability_23_reset_frees_the_slot),
         cmocka_unit_test(reliability_28_queue_full),
     };
-    return cmocka_run_group_tests_name("server_chat", tests, start_shared, stop_shared);
+    return cmocka_run_group_tests_name("server_chat", tests, start_shared, shared_server_stop);
 }

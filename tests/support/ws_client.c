@@ -107,6 +107,25 @@ int http_get(int port, const char *path, char **answer)
     return http_get_with(port, path, NULL, answer);
 }
 
+double http_number(int port, const char *path, const char *before)
+{
+    char *answer;
+    assert_int_equal(http_get(port, path, &answer), 200);
+    const char *at = strstr(answer, before);
+    if (!at)
+        fail_msg("%s lacks '%s'", path, before);
+    double value = atof(at + strlen(before));
+    free(answer);
+    return value;
+}
+
+double http_metric(int port, const char *name)
+{
+    char line[100];
+    assert_in_range(snprintf(line, sizeof line, "\n%s ", name), 1, sizeof line - 1);
+    return http_number(port, "/metrics", line);
+}
+
 /* ---- WebSocket ---- */
 
 /* Waits until `n` bytes are buffered; false if the connection ends first. */

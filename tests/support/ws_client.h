@@ -27,6 +27,12 @@ int http_raw(int port, const char *request, size_t len, char **answer);
 int http_get_with(int port, const char *path, const char *headers, char **answer);
 int http_get(int port, const char *path, char **answer);
 
+/* GETs what must answer with 200; the number that follows `before` in the answer. */
+double http_number(int port, const char *path, const char *before);
+
+/* Of /metrics, by name and labels. */
+double http_metric(int port, const char *name);
+
 struct ws_client {
     int fd;
     int status; /* of the upgrade; 101: open */
