@@ -1,6 +1,6 @@
 /*
- * test_openai.c - the OpenAI-compatible API, and what the clients that AITubers use need beside it;
- * test_clients.c replays their own requests.
+ * test_openai.c - the OpenAI-compatible API, and steering by it. What clients need beside it:
+ * test_openai_clients.c.
  */
 #include "base/str.h"
 #include "support/api_client.h"
@@ -14,7 +14,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include <cmocka.h>
 
@@ -23,15 +22,8 @@
 
 static int start_shared(void **state)
 {
-    static const char *const options[] = {
-        "--ping", "1", "--allow-origin", "http://page.example,http://b.example:1", "--max-tokens",
-        "64",     NULL};
+    static const char *const options[] = {"--ping", "1", "--max-tokens", "64", NULL};
     return shared_server_start(options);
-}
-
-static void post(const char *path, const char *body, struct api_answer *answer)
-{
-    api_call(shared.port, "POST", path, NULL, body, answer);
 }
 
 static const json_t *choice_of(const struct api_answer *answer)
@@ -39,23 +31,14 @@ static const json_t *choice_of(const struct api_answer *answer)
     return json_array_get(json_object_get(answer->json, "choices"), 0);
 }
 
-/* The text of an answer that was not streamed. */
-static const char *whole_text(const struct api_answer *answer)
-{
-    assert_int_equal(answer->status, 200);
-    assert_string_equal(ws_text(answer->json, "object"), "chat.completion");
-    const json_t *message = json_object_get(choice_of(answer), "message");
-    assert_string_equal(ws_text(message, "role"), "assistant");
-    return ws_text(message, "content");
-}
-
 /* ---- the OpenAI API ---- */
 
 static void chat_whole(void **state)
 {
     struct api_answer answer;
-    post(CHAT, "{\"model\":\"any\",\"max_tokens\":7,\"stop\":null," HELLO "}", &answer);
-    whole_text(&answer);
+    shared_server_post(CHAT, "{\"model\":\"any\",\"max_tokens\":7,\"stop\":null," HELLO "}",
+                       &answer);
+    api_whole_text(&answer);
     const json_t *usage = json_object_get(answer.json, "usage");
     double prompt = ws_number(usage, "prompt_tokens"), made = ws_number(usage, "completion_tokens");
     assert_true(prompt > 0 && made > 0 && made <= 7);
@@ -74,14 +57,14 @@ static void chat_streamed_says_the_same(void **state)
     struct api_answer whole, streamed;
     const char *finish;
     snprintf(body, sizeof body, "{\"model\":\"m\",%s}", fields);
-    post(CHAT, body, &whole);
+    shared_server_post(CHAT, body, &whole);
     snprintf(body, sizeof body,
              "{\"model\":\"m\",\"stream\":true,\"stream_options\":{\"include_usage\":true},%s}",
              fields);
-    post(CHAT, body, &streamed);
+    shared_server_post(CHAT, body, &streamed);
     assert_int_equal(streamed.status, 200);
     char *text = api_chat_text(&streamed, &finish);
-    assert_string_equal(text, whole_text(&whole));
+    assert_string_equal(text, api_whole_text(&whole));
     assert_string_equal(finish, ws_text(choice_of(&whole), "finish_reason"));
     const json_t *last = json_array_get(streamed.events, json_array_size(streamed.events) - 1);
     assert_int_equal(json_array_size(json_object_get(last, "choices")), 0);
@@ -96,7 +79,8 @@ static void usage_only_when_asked(void **state)
 {
     struct api_answer answer;
     const char *finish;
-    post(CHAT, "{\"model\":\"m\",\"stream\":true,\"max_tokens\":3," HELLO "}", &answer);
+    shared_server_post(CHAT, "{\"model\":\"m\",\"stream\":true,\"max_tokens\":3," HELLO "}",
+                       &answer);
     free(api_chat_text(&answer, &finish));
     size_t i;
     json_t *chunk;
@@ -111,17 +95,18 @@ static void usage_only_when_asked(void **state)
 static void content_parts_and_roles(void **state)
 {
     struct api_answer parts, plain;
-    post(
+    shared_server_post(
         CHAT,
         "{\"model\":\"m\",\"temperature\":0,\"max_tokens\":9,\"messages\":[{\"role\":\"developer\","
         "\"content\":\"s\"},{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"he\"},"
         "{\"type\":\"text\",\"text\":\"llo\"}]}]}",
         &parts);
-    post(CHAT,
-         "{\"model\":\"m\",\"temperature\":0,\"max_tokens\":9,\"messages\":[{\"role\":\"system\","
-         "\"content\":\"s\"},{\"role\":\"user\",\"content\":\"hello\",\"name\":\"x\"}]}",
-         &plain);
-    assert_string_equal(whole_text(&parts), whole_text(&plain));
+    shared_server_post(
+        CHAT,
+        "{\"model\":\"m\",\"temperature\":0,\"max_tokens\":9,\"messages\":[{\"role\":\"system\","
+        "\"content\":\"s\"},{\"role\":\"user\",\"content\":\"hello\",\"name\":\"x\"}]}",
+        &plain);
+    assert_string_equal(api_whole_text(&parts), api_whole_text(&plain));
     api_release(&parts);
     api_release(&plain);
 }
@@ -132,8 +117,8 @@ static void stop_strings_end_the_answer(void **state)
     char body[1000];
     static const char fields[] = "\"model\":\"m\",\"temperature\":0,\"max_tokens\":40," HELLO;
     snprintf(body, sizeof body, "{%s}", fields);
-    post(CHAT, body, &all);
-    const char *text = whole_text(&all);
+    shared_server_post(CHAT, body, &all);
+    const char *text = api_whole_text(&all);
     /* The third character of the answer, whatever it is. */
     const char *p = text;
     for (int i = 0; i < 2 && *p; i++)
@@ -145,12 +130,12 @@ static void stop_strings_end_the_answer(void **state)
     json_t *stop = json_stringn(p, len);
     char *quoted = json_dumps(stop, JSON_ENCODE_ANY);
     snprintf(body, sizeof body, "{\"stop\":[%s,\"never said\"],%s}", quoted, fields);
-    post(CHAT, body, &cut);
+    shared_server_post(CHAT, body, &cut);
     char first[8] = "";
     memcpy(first, p, len);
     size_t expected = (size_t)(strstr(text, first) - text);
-    assert_int_equal(strlen(whole_text(&cut)), expected);
-    assert_int_equal(strncmp(whole_text(&cut), text, expected), 0);
+    assert_int_equal(strlen(api_whole_text(&cut)), expected);
+    assert_int_equal(strncmp(api_whole_text(&cut), text, expected), 0);
     assert_string_equal(ws_text(choice_of(&cut), "finish_reason"), "stop");
     free(quoted);
     json_decref(stop);
@@ -163,12 +148,12 @@ static void seed_gives_the_same_again(void **state)
     static const char body[] =
         "{\"model\":\"m\",\"seed\":3,\"temperature\":1,\"max_tokens\":20," HELLO "}";
     struct api_answer one, two, other;
-    post(CHAT, body, &one);
-    post(CHAT, body, &two);
-    post(CHAT, "{\"model\":\"m\",\"seed\":4,\"temperature\":1,\"max_tokens\":20," HELLO "}",
-         &other);
-    assert_string_equal(whole_text(&one), whole_text(&two));
-    assert_string_not_equal(whole_text(&one), whole_text(&other));
+    shared_server_post(CHAT, body, &one);
+    shared_server_post(CHAT, body, &two);
+    shared_server_post(
+        CHAT, "{\"model\":\"m\",\"seed\":4,\"temperature\":1,\"max_tokens\":20," HELLO "}", &other);
+    assert_string_equal(api_whole_text(&one), api_whole_text(&two));
+    assert_string_not_equal(api_whole_text(&one), api_whole_text(&other));
     api_release(&one);
     api_release(&two);
     api_release(&other);
@@ -266,7 +251,7 @@ static void methods_are_checked(void **state)
 {
     assert_int_equal(http_get(shared.port, CHAT, NULL), 405);
     struct api_answer answer;
-    post("/v1/models", "{}", &answer);
+    shared_server_post("/v1/models", "{}", &answer);
     assert_int_equal(answer.status, 405);
     api_release(&answer);
     assert_int_equal(http_get(shared.port, "/v1/nothing", NULL), 404);
@@ -283,7 +268,7 @@ static void check_strength(const char *steering, double expected)
     snprintf(body, sizeof body,
              "{\"model\":\"m\",\"stream\":true,\"gauge\":true,\"max_tokens\":5%s," HELLO "}",
              steering);
-    post(CHAT, body, &answer);
+    shared_server_post(CHAT, body, &answer);
     free(api_chat_text(&answer, &finish));
     size_t i, n = 0;
     json_t *chunk;
@@ -325,14 +310,15 @@ static void own_strength_changes_the_text(void **state)
                                  "\"steering\":{\"strength\":%d}," HELLO "}";
     char body[300];
     snprintf(body, sizeof body, format, 0);
-    post(CHAT, body, &none);
+    shared_server_post(CHAT, body, &none);
     snprintf(body, sizeof body, format, 30);
-    post(CHAT, body, &much);
-    assert_string_not_equal(whole_text(&none), whole_text(&much));
+    shared_server_post(CHAT, body, &much);
+    assert_string_not_equal(api_whole_text(&none), api_whole_text(&much));
     /* What one request sets is what the slider would set. */
     shared_server_steer(30);
-    post(CHAT, "{\"model\":\"m\",\"temperature\":0,\"max_tokens\":24," HELLO "}", &live);
-    assert_string_equal(whole_text(&live), whole_text(&much));
+    shared_server_post(CHAT, "{\"model\":\"m\",\"temperature\":0,\"max_tokens\":24," HELLO "}",
+                       &live);
+    assert_string_equal(api_whole_text(&live), api_whole_text(&much));
     shared_server_steer(5);
     api_release(&none);
     api_release(&much);
@@ -342,8 +328,9 @@ static void own_strength_changes_the_text(void **state)
 static void gauge_of_a_whole_answer(void **state)
 {
     struct api_answer answer;
-    post(CHAT, "{\"model\":\"m\",\"gauge\":true,\"max_tokens\":6," HELLO "}", &answer);
-    whole_text(&answer);
+    shared_server_post(CHAT, "{\"model\":\"m\",\"gauge\":true,\"max_tokens\":6," HELLO "}",
+                       &answer);
+    api_whole_text(&answer);
     const json_t *gauges = json_object_get(answer.json, "gauge");
     size_t n = json_array_size(gauges);
     assert_in_range(n, 1, 6);
@@ -364,229 +351,6 @@ static void vectors_are_names(void **state)
     api_release(&answer);
 }
 
-/* ---- connections ---- */
-
-static void a_connection_serves_again(void **state)
-{
-    static const char body[] = "{\"stream\":true,\"model\":\"m\",\"max_tokens\":5," HELLO "}";
-    char request[500];
-    int len = snprintf(request, sizeof request,
-                       "POST " CHAT " HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
-                       "application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                       strlen(body), body);
-    int fd = tcp_connect(shared.port, 0);
-    for (int i = 0; i < 3; i++) {
-        struct api_answer answer;
-        const char *finish;
-        assert_true(tcp_send(fd, request, (size_t)len));
-        api_read(fd, &answer);
-        free(api_chat_text(&answer, &finish));
-        api_release(&answer);
-    }
-    close(fd);
-}
-
-static void http_1_0_gets_no_chunks(void **state)
-{
-    static const char body[] = "{\"stream\":true,\"model\":\"m\",\"max_tokens\":5," HELLO "}";
-    char request[500];
-    int len = snprintf(request, sizeof request,
-                       "POST " CHAT " HTTP/1.0\r\nHost: localhost\r\nContent-Type: "
-                       "application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                       strlen(body), body);
-    struct api_answer answer;
-    const char *finish;
-    int fd = tcp_connect(shared.port, 0);
-    tcp_send(fd, request, (size_t)len);
-    api_read(fd, &answer);
-    assert_null(strstr(answer.head, "chunked"));
-    assert_true(answer.closed);
-    free(api_chat_text(&answer, &finish));
-    api_release(&answer);
-    close(fd);
-}
-
-static void preflight_names_the_headers(void **state)
-{
-    struct api_answer answer;
-    api_call(shared.port, "OPTIONS", CHAT,
-             "Origin: http://b.example:1\r\nAccess-Control-Request-Method: POST\r\n"
-             "Access-Control-Request-Headers: authorization,content-type\r\n",
-             NULL, &answer);
-    assert_int_equal(answer.status, 204);
-    assert_non_null(strstr(answer.head, "access-control-allow-origin: http://b.example:1\r\n"));
-    assert_non_null(
-        strstr(answer.head, "access-control-allow-headers: Authorization, Content-Type"));
-    assert_non_null(strstr(answer.head, "access-control-allow-methods: GET, POST, PUT\r\n"));
-    api_release(&answer);
-    api_call(shared.port, "POST", CHAT, "Origin: http://page.example\r\n",
-             "{\"model\":\"m\",\"max_tokens\":1,\"stream\":true," HELLO "}", &answer);
-    assert_int_equal(answer.status, 200);
-    assert_non_null(strstr(answer.head, "access-control-allow-origin: http://page.example\r\n"));
-    assert_null(strstr(answer.head, "allow-credentials"));
-    api_release(&answer);
-    static const char *const foreign[] = {"Origin: http://c.example\r\n",
-                                          "Origin: http://b.example\r\n", "Origin: null\r\n",
-                                          "Origin: http://page.example,http://b.example:1\r\n",
-                                          "Origin: http://page.example.evil\r\n"};
-    for (size_t i = 0; i < sizeof foreign / sizeof foreign[0]; i++) {
-        api_call(shared.port, "OPTIONS", CHAT, foreign[i], NULL, &answer);
-        assert_int_equal(answer.status, 403);
-        assert_null(strstr(answer.head, "access-control"));
-        api_release(&answer);
-    }
-}
-
-/* ---- the clients ---- */
-
-/* What Node's fetch puts around a body. */
-static void post_as_node(const char *path, const char *body, struct api_answer *answer)
-{
-    char request[4000];
-    int len = snprintf(request, sizeof request,
-                       "POST %s HTTP/1.1\r\nhost: localhost:%d\r\nconnection: keep-alive\r\n"
-                       "Content-Type: application/json\r\naccept: */*\r\naccept-language: *\r\n"
-                       "sec-fetch-mode: cors\r\nuser-agent: node\r\n"
-                       "accept-encoding: gzip, deflate\r\ncontent-length: %zu\r\n\r\n%s",
-                       path, shared.port, strlen(body), body);
-    int fd = tcp_connect(shared.port, 0);
-    tcp_send(fd, request, (size_t)len);
-    api_read(fd, answer);
-    close(fd);
-}
-
-static void aituberkit_finds_every_path(void **state)
-{
-    static const char *const paths[] = {"/v1/chat/completions", "/chat/completions",
-                                        "/v1/chat/completions/chat/completions",
-                                        "/v1/chat/completions/v1/chat/completions"};
-    for (size_t i = 0; i < sizeof paths / sizeof paths[0]; i++) {
-        struct api_answer answer;
-        const char *finish;
-        post_as_node(paths[i],
-                     "{\"model\":\"gemma-3\",\"max_tokens\":8,\"temperature\":0.7,\"messages\":[{"
-                     "\"role\":\"system\",\"content\":\"[happy]\\u3068\\u66f8\\u304f\"},{\"role\":"
-                     "\"user\",\"content\":\"\\u3053\\u3093\\u306b\\u3061\\u306f\"}],"
-                     "\"stream\":true}",
-                     &answer);
-        assert_int_equal(answer.status, 200);
-        char *text = api_chat_text(&answer, &finish);
-        assert_true(strlen(text) > 0);
-        assert_non_null(finish);
-        free(text);
-        api_release(&answer);
-    }
-}
-
-static void aituberkit_custom_api_gets_a_stream(void **state)
-{
-    static const char *const bodies[] = {"{" HELLO ",\"threadId\":\"t-1\"}", "{" HELLO "}"};
-    for (size_t i = 0; i < 2; i++) {
-        struct api_answer answer;
-        const char *finish;
-        post_as_node(CHAT, bodies[i], &answer);
-        assert_int_equal(answer.status, 200);
-        assert_non_null(strstr(answer.head, "content-type: text/event-stream\r\n"));
-        free(api_chat_text(&answer, &finish));
-        api_release(&answer);
-    }
-    struct api_answer answer;
-    post(CHAT, "{\"max_tokens\":2," HELLO "}", &answer);
-    whole_text(&answer); /* any other client gets what OpenAI's default is */
-    api_release(&answer);
-}
-
-static void open_llm_vtuber_preloads(void **state)
-{
-    struct api_answer answer;
-    post("/api/chat", "{\"model\": \"qwen2.5:latest\", \"keep_alive\": -1}", &answer);
-    assert_int_equal(answer.status, 200);
-    assert_string_equal(ws_text(answer.json, "done_reason"), "load");
-    api_release(&answer);
-    post("/api/chat", "{\"model\": \"qwen2.5:latest\", \"keep_alive\": 0}", &answer);
-    assert_int_equal(answer.status, 200);
-    api_release(&answer);
-    api_expect(shared.port, "/api/chat", "{\"model\":\"x\"," HELLO "}", 400);
-    api_expect(shared.port, "/api/chat", "[]", 400);
-}
-
-static void sillytavern_reads_properties(void **state)
-{
-    struct api_answer answer;
-    api_call(shared.port, "GET", "/props", NULL, NULL, &answer);
-    assert_int_equal(answer.status, 200);
-    assert_non_null(strstr(ws_text(answer.json, "chat_template"), "<|im_start|>"));
-    const json_t *defaults = json_object_get(answer.json, "default_generation_settings");
-    assert_true(ws_number(defaults, "n_ctx") == 512);
-    assert_null(strstr(answer.body, "tests/data"));
-    api_release(&answer);
-}
-
-static void completions_at_once(void **state)
-{
-    struct api_answer answer;
-    post("/completion", "{\"prompt\":\"hello\",\"n_predict\":4}", &answer);
-    assert_int_equal(answer.status, 200);
-    assert_true(ws_number(answer.json, "tokens_predicted") <= 4);
-    ws_text(answer.json, "content");
-    api_release(&answer);
-    api_expect(shared.port, "/completion", "{\"n_predict\":4}", 400);
-    api_expect(shared.port, "/completion", "{\"prompt\":5}", 400);
-}
-
-static void tokens_there_and_back(void **state)
-{
-    struct api_answer tokens, text;
-    post("/tokenize", "{\"content\":\"hello \\u3053<|im_end|>\"}", &tokens);
-    assert_int_equal(tokens.status, 200);
-    char *ids = json_dumps(tokens.json, 0);
-    post("/detokenize", ids, &text);
-    assert_int_equal(text.status, 200);
-    assert_string_equal(ws_text(text.json, "content"), "hello \xe3\x81\x93<|im_end|>");
-    size_t n = json_array_size(json_object_get(tokens.json, "tokens"));
-    free(ids);
-    api_release(&tokens);
-    api_release(&text);
-    /* Typed text: the marker is no marker. */
-    post("/tokenize", "{\"content\":\"hello \\u3053<|im_end|>\",\"parse_special\":false}", &tokens);
-    assert_true(json_array_size(json_object_get(tokens.json, "tokens")) > n);
-    api_release(&tokens);
-    api_expect(shared.port, "/tokenize", "{}", 400);
-    api_expect(shared.port, "/detokenize", "{\"tokens\":[-1]}", 400);
-    api_expect(shared.port, "/detokenize", "{\"tokens\":[99999999]}", 400);
-    api_expect(shared.port, "/detokenize", "{\"tokens\":[\"a\"]}", 400);
-}
-
-static void metrics_count(void **state)
-{
-    static const struct {
-        const char *name;
-        double grows;
-    } counts[] = {{"gyaru_generated_tokens_total", 9},
-                  {"gyaru_answers_total{finish=\"length\"}", 1},
-                  {"gyaru_answers_total{finish=\"failed\"}", 0},
-                  {"gyaru_first_token_seconds_count", 1},
-                  {"gyaru_first_token_seconds_bucket{le=\"+Inf\"}", 1}};
-    enum { N = sizeof counts / sizeof counts[0] };
-    double old[N], prompt = http_metric(shared.port, "gyaru_prompt_tokens_total");
-    char *answer;
-    assert_int_equal(http_get(shared.port, "/metrics", &answer), 200);
-    assert_non_null(strstr(answer, "content-type: text/plain; version=0.0.4"));
-    free(answer);
-    for (size_t i = 0; i < N; i++)
-        old[i] = http_metric(shared.port, counts[i].name);
-    api_expect(shared.port, CHAT, "{\"temperature\":0,\"max_tokens\":9," HELLO "}", 200);
-    for (size_t i = 0; i < N; i++) {
-        double value = http_metric(shared.port, counts[i].name);
-        if (old[i] < 0 || value != old[i] + counts[i].grows)
-            fail_msg("%s: %g, then %g", counts[i].name, old[i], value);
-    }
-    assert_true(http_metric(shared.port, "gyaru_prompt_tokens_total") > prompt);
-    assert_true(http_metric(shared.port, "gyaru_strength") == 5);
-    assert_true(http_metric(shared.port, "gyaru_slots_busy") == 0);
-    assert_true(http_metric(shared.port, "gyaru_resident_memory_bytes") > 1e6);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -605,16 +369,6 @@ int main(void)
         SHARED_TEST(own_strength_changes_the_text),
         SHARED_TEST(gauge_of_a_whole_answer),
         SHARED_TEST(vectors_are_names),
-        SHARED_TEST(a_connection_serves_again),
-        SHARED_TEST(http_1_0_gets_no_chunks),
-        SHARED_TEST(preflight_names_the_headers),
-        SHARED_TEST(aituberkit_finds_every_path),
-        SHARED_TEST(aituberkit_custom_api_gets_a_stream),
-        SHARED_TEST(open_llm_vtuber_preloads),
-        SHARED_TEST(sillytavern_reads_properties),
-        SHARED_TEST(completions_at_once),
-        SHARED_TEST(tokens_there_and_back),
-        SHARED_TEST(metrics_count),
     };
     return cmocka_run_group_tests_name("openai", tests, start_shared, shared_server_stop);
 }

@@ -207,6 +207,16 @@ static void check_constants(const json_t *chunk, const json_t *first)
     assert_true(json_is_array(json_object_get(chunk, "choices")));
 }
 
+const char *api_whole_text(const struct api_answer *answer)
+{
+    assert_int_equal(answer->status, 200);
+    assert_string_equal(ws_text(answer->json, "object"), "chat.completion");
+    const json_t *choice = json_array_get(json_object_get(answer->json, "choices"), 0);
+    const json_t *message = json_object_get(choice, "message");
+    assert_string_equal(ws_text(message, "role"), "assistant");
+    return ws_text(message, "content");
+}
+
 char *api_chat_text(const struct api_answer *answer, const char **finish)
 {
     struct str text = STR_INIT;

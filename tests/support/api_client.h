@@ -36,6 +36,9 @@ void api_release(struct api_answer *answer);
  * the next call), else "". */
 const char *api_expect(int port, const char *path, const char *body, int status);
 
+/* The text of a chat that was not streamed (the answer's); checks the constants around it. */
+const char *api_whole_text(const struct api_answer *answer);
+
 /* What a client shows: the contents of all deltas of a chat, joined (caller frees). Checks the
  * order and the constants of the chunks on the way; *finish is the finish_reason. */
 char *api_chat_text(const struct api_answer *answer, const char **finish);

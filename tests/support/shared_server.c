@@ -1,7 +1,6 @@
 /* shared_server.c - see shared_server.h. */
 #include "support/shared_server.h"
 
-#include "support/api_client.h"
 #include "support/ws_client.h"
 
 #include <setjmp.h>
@@ -28,6 +27,11 @@ int shared_server_stop(void **state)
 int shared_server_healthy(void **state)
 {
     return http_get(shared.port, "/health", NULL) == 200 ? 0 : -1;
+}
+
+void shared_server_post(const char *path, const char *body, struct api_answer *answer)
+{
+    api_call(shared.port, "POST", path, NULL, body, answer);
 }
 
 void shared_server_steer(double strength)

@@ -5,6 +5,7 @@
 #ifndef TESTS_SHARED_SERVER_H
 #define TESTS_SHARED_SERVER_H
 
+#include "support/api_client.h"
 #include "support/test_server.h"
 
 extern struct test_server shared;
@@ -18,6 +19,9 @@ int shared_server_stop(void **state);
 /* Of each test: does it still answer? */
 int shared_server_healthy(void **state);
 #define SHARED_TEST(f) cmocka_unit_test_teardown(f, shared_server_healthy)
+
+/* POST of a body (api_client.h). */
+void shared_server_post(const char *path, const char *body, struct api_answer *answer);
 
 /* The live strength, as PUT /v1/steering sets it. */
 void shared_server_steer(double strength);
