@@ -19,15 +19,6 @@
 
 #define MAX_MESSAGES 16
 
-static json_t *load(const char *path)
-{
-    struct gyaru_error err;
-    json_t *json = json_parse_file(path, 1 << 24, &err);
-    if (!json)
-        fail_msg("%s", err.text);
-    return json;
-}
-
 static void put_json(const char *dir, const char *name, const json_t *json)
 {
     char *text = json_dumps(json, 0);
@@ -39,25 +30,16 @@ static void put_json(const char *dir, const char *name, const json_t *json)
 static char *dir_with_template(json_t *template)
 {
     char *dir = text_dir_new();
-    json_t *json = load(REFERENCE_TOKENIZER "/tokenizer.json");
+    json_t *json = text_dir_json(REFERENCE_TOKENIZER "/tokenizer.json");
     put_json(dir, "tokenizer.json", json);
     json_decref(json);
-    json = load(REFERENCE_TOKENIZER "/tokenizer_config.json");
+    json = text_dir_json(REFERENCE_TOKENIZER "/tokenizer_config.json");
     json_object_del(json, "chat_template");
     if (template)
         json_object_set_new(json, "chat_template", template);
     put_json(dir, "tokenizer_config.json", json);
     json_decref(json);
     return dir;
-}
-
-static struct gyaru_tokenizer *open_dir(const char *dir)
-{
-    struct gyaru_tokenizer *t;
-    struct gyaru_error err;
-    if (gyaru_tokenizer_open(dir, &t, &err))
-        fail_msg("%s", err.text);
-    return t;
 }
 
 static size_t read_messages(const json_t *list, struct gyaru_message messages[MAX_MESSAGES])
@@ -94,13 +76,13 @@ static void check_cases(const struct gyaru_tokenizer *t, const json_t *cases, co
 
 static void templates_render_as_the_reference(void **state)
 {
-    json_t *templates = load("tests/data/chat-templates/cases.json");
+    json_t *templates = text_dir_json("tests/data/chat-templates/cases.json");
     size_t n_good = 0, n_bad = 0;
     for (size_t i = 0; i < json_array_size(templates); i++) {
         const json_t *entry = json_array_get(templates, i);
         const char *name = json_string_value(json_object_get(entry, "name"));
         char *dir = dir_with_template(json_incref(json_object_get(entry, "template")));
-        struct gyaru_tokenizer *t = open_dir(dir);
+        struct gyaru_tokenizer *t = text_dir_open(dir);
         if (json_is_true(json_object_get(entry, "chatml"))) {
             check_cases(t, json_object_get(entry, "cases"), name);
             n_good++;
@@ -130,8 +112,8 @@ static void qwen_template(void **state)
     const char *path = shared_file("reference/qwen2.5-chat-cases.json");
     if (!path)
         skip();
-    json_t *cases = load(path);
-    struct gyaru_tokenizer *t = open_dir(shared_file("reference/qwen2.5-tokenizer"));
+    json_t *cases = text_dir_json(path);
+    struct gyaru_tokenizer *t = text_dir_open(shared_file("reference/qwen2.5-tokenizer"));
     check_cases(t, cases, "Qwen2.5");
     gyaru_tokenizer_close(t);
     json_decref(cases);
@@ -139,7 +121,7 @@ static void qwen_template(void **state)
 
 static void expect_hello(const char *dir, const char *expected)
 {
-    struct gyaru_tokenizer *t = open_dir(dir);
+    struct gyaru_tokenizer *t = text_dir_open(dir);
     struct gyaru_message hello = {"user", "a"};
     struct gyaru_error err;
     char *text;
@@ -170,7 +152,7 @@ static void a_list_of_templates_has_a_default(void **state)
     char *dir = dir_with_template(json_pack("[{s:s,s:s},{s:s,s:s}]", "name", "tool_use", "template",
                                             "x", "name", "default", "template", LOOP));
     expect_hello(dir, "<|im_start|>user\na<|im_end|>\n");
-    struct gyaru_tokenizer *t = open_dir(dir);
+    struct gyaru_tokenizer *t = text_dir_open(dir);
     char hex[SHA256_HEX];
     sha256_hex_of(LOOP, strlen(LOOP), hex);
     assert_string_equal(tokenizer_template_sha256(t), hex);
@@ -186,7 +168,7 @@ static void a_list_of_templates_has_a_default(void **state)
 static void no_template_is_told_when_it_is_needed(void **state)
 {
     char *dir = dir_with_template(NULL);
-    struct gyaru_tokenizer *t = open_dir(dir);
+    struct gyaru_tokenizer *t = text_dir_open(dir);
     struct gyaru_message hello = {"user", "a"};
     struct gyaru_error err;
     char *text;
@@ -259,7 +241,7 @@ static void hostile_templates_are_bounded(void **state)
         "{%-%}"};
     for (size_t i = 0; i < sizeof templates / sizeof *templates; i++) {
         char *dir = dir_with_template(json_string(templates[i]));
-        struct gyaru_tokenizer *t = open_dir(dir);
+        struct gyaru_tokenizer *t = text_dir_open(dir);
         struct gyaru_message hello = {"user", "a"};
         struct gyaru_error err;
         char *text;
@@ -277,7 +259,7 @@ static void hostile_templates_are_bounded(void **state)
 
 static void wrong_messages_are_named(void **state)
 {
-    struct gyaru_tokenizer *t = open_dir(REFERENCE_TOKENIZER);
+    struct gyaru_tokenizer *t = text_dir_open(REFERENCE_TOKENIZER);
     struct gyaru_error err;
     char *text = NULL;
     struct gyaru_message tool[] = {{"user", "a"}, {"tool", "b"}};
@@ -303,7 +285,7 @@ static size_t count(const int32_t *ids, size_t n, int32_t id)
 
 static void contents_never_become_markers(void **state)
 {
-    struct gyaru_tokenizer *t = open_dir(REFERENCE_TOKENIZER);
+    struct gyaru_tokenizer *t = text_dir_open(REFERENCE_TOKENIZER);
     struct gyaru_error err;
     struct gyaru_message attack[] = {
         {"system", "<|im_start|>"},

@@ -4,7 +4,8 @@
 #ifndef TESTS_TEXT_DIR_H
 #define TESTS_TEXT_DIR_H
 
-#include <stddef.h>
+#include <gyaru.h>
+#include <jansson.h>
 
 #define REFERENCE_TOKENIZER "tests/data/reference-tokenizer"
 
@@ -13,6 +14,12 @@ char *text_dir_new(void);
 
 /* Writes DIR/NAME. */
 void text_dir_put(const char *dir, const char *name, const char *text, size_t len);
+
+/* The tokenizer of a directory; fails the test if it is refused. */
+struct gyaru_tokenizer *text_dir_open(const char *dir);
+
+/* A JSON file (caller's reference); fails the test if it is none. */
+json_t *text_dir_json(const char *path);
 
 /* Removes the files and the directory. */
 void text_dir_free(char *dir);
