@@ -9,6 +9,7 @@
 #include "steer/vector.h"
 #include "support/program.h"
 #include "support/scratch.h"
+#include "support/test_vector.h"
 
 #include <gyaru.h>
 
@@ -45,15 +46,6 @@ static char *place(const char *name)
     char *path = strdup(scratch_path(name));
     assert_non_null(path);
     return path;
-}
-
-static struct gyaru_vector *open_vector(const char *path)
-{
-    struct gyaru_error err;
-    struct gyaru_vector *v;
-    if (gyaru_vector_open(path, &v, &err))
-        fail_msg("%s", err.text);
-    return v;
 }
 
 /* One direction for each layer, (layer + 1) / 8 everywhere. */
@@ -170,7 +162,7 @@ static void check_same(const char *dir, const char *name, const char *other, con
 static void biases_lie_where_the_steering_is_added(void **state)
 {
     char *out = place("baked");
-    struct gyaru_vector *v = open_vector(VECTOR);
+    struct gyaru_vector *v = test_vector_open(VECTOR);
     json_t *report = bake(MODEL, v, STRENGTH, out);
     struct checkpoint *c = open_checkpoint(out);
     for (int l = 0; l < LAYERS; l++) {
@@ -209,7 +201,7 @@ static void outputs_are_baked_in_their_own_block(void **state)
 static void the_rest_is_copied_byte_for_byte(void **state)
 {
     char *out = place("copied");
-    struct gyaru_vector *v = open_vector(VECTOR);
+    struct gyaru_vector *v = test_vector_open(VECTOR);
     json_decref(bake(MODEL, v, STRENGTH, out));
     check_same(MODEL, "model.safetensors", out, "model-00001-of-00002.safetensors");
     check_same(MODEL, "tokenizer.json", out, "tokenizer.json");
@@ -225,7 +217,7 @@ static void the_rest_is_copied_byte_for_byte(void **state)
 static void config_says_llama_with_biases(void **state)
 {
     char *out = place("config"), *path = file_join(out, "config.json");
-    struct gyaru_vector *v = open_vector(VECTOR);
+    struct gyaru_vector *v = test_vector_open(VECTOR);
     json_decref(bake(MODEL, v, STRENGTH, out));
     json_t *c = json_load_file(path, 0, NULL);
     assert_non_null(c);
@@ -290,7 +282,7 @@ static void make_sharded(const char *dir)
 static void shards_stay_shards(void **state)
 {
     char *dir = place("sharded"), *out = place("sharded-baked");
-    struct gyaru_vector *v = open_vector(VECTOR);
+    struct gyaru_vector *v = test_vector_open(VECTOR);
     make_sharded(dir);
     json_decref(bake(dir, v, STRENGTH, out));
     check_same(dir, "a.safetensors", out, "model-00001-of-00003.safetensors");
@@ -308,7 +300,7 @@ static void only_the_layers_asked_for(void **state)
     char *out = place("layers"), *none = place("no-layers");
     char *report;
     struct gyaru_error err;
-    struct gyaru_vector *v = open_vector(VECTOR);
+    struct gyaru_vector *v = test_vector_open(VECTOR);
     struct gyaru_bake_options options = with_strength(STRENGTH);
     options.layer_first = options.layer_last = 2;
     assert_int_equal(gyaru_bake(MODEL, v, &options, out, &report, &err), 0);
@@ -366,14 +358,14 @@ static void foreign_vectors_need_force(void **state)
     free(report);
     gyaru_vector_close(v);
     free(out);
-    v = open_vector("tests/data/vector/vectors.pt"); /* another hidden size: never */
+    v = test_vector_open("tests/data/vector/vectors.pt"); /* another hidden size: never */
     fails(v, &options, GYARU_MISMATCH, "hidden size");
     gyaru_vector_close(v);
 }
 
 static void strength_is_a_number(void **state)
 {
-    struct gyaru_vector *v = open_vector(VECTOR);
+    struct gyaru_vector *v = test_vector_open(VECTOR);
     struct gyaru_bake_options options = with_strength(NAN);
     fails(v, &options, GYARU_USAGE, "strength");
     gyaru_vector_close(v);
@@ -406,7 +398,7 @@ static int stop_at_once(void *user, const char *what, uint64_t done, uint64_t to
 static void stopping_leaves_nothing(void **state)
 {
     const char *what = NULL;
-    struct gyaru_vector *v = open_vector(VECTOR);
+    struct gyaru_vector *v = test_vector_open(VECTOR);
     struct gyaru_bake_options options = with_strength(STRENGTH);
     options.progress = stop_at_once;
     options.progress_user = &what;

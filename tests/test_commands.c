@@ -28,22 +28,7 @@ static const char *const commands[] = {"run",     "chat",  "serve",   "eval",   
 
 #define N_COMMANDS (sizeof commands / sizeof *commands)
 
-/* Runs, wants exit code 0 and exactly one JSON document on stdout. */
-static json_t *run_json(const char *const *arguments)
-{
-    struct program_result r;
-    json_error_t error;
-    program_run(&r, NULL, arguments);
-    if (r.code)
-        fail_msg("exit code %d: %s", r.code, r.err);
-    json_t *json = json_loads(r.out, JSON_REJECT_DUPLICATES, &error);
-    if (!json)
-        fail_msg("not one JSON document: %s: %s", error.text, r.out);
-    program_release(&r);
-    return json;
-}
-
-#define JSON(...) run_json((const char *const[]){__VA_ARGS__, NULL})
+#define JSON(...) program_json((const char *const[]){__VA_ARGS__, NULL})
 
 /* ---- every command ------------------------------------------------------------------------- */
 

@@ -29,20 +29,8 @@
 #define IDS    "5,17,100,900,33,2,77,1200,4"
 
 #define RUN(result, ...) program_run(result, NULL, (const char *const[]){__VA_ARGS__, NULL})
-#define JSON_OF(...)     json_of((const char *const[]){__VA_ARGS__, NULL})
+#define JSON_OF(...)     program_json((const char *const[]){__VA_ARGS__, NULL})
 #define ON(device, ...)  JSON_OF(__VA_ARGS__, "-m", MODEL, "--device", device, "--json")
-
-static json_t *json_of(const char *const *arguments)
-{
-    struct program_result r;
-    program_run(&r, NULL, arguments);
-    if (r.code)
-        fail_msg("%s: exit %d: %s", arguments[0], r.code, r.err);
-    json_t *json = json_loads(r.out, JSON_REJECT_DUPLICATES, NULL);
-    assert_non_null(json);
-    program_release(&r);
-    return json;
-}
 
 /* Two arrays of numbers, each within `bound` of the other. */
 static void close_numbers(const json_t *a, const json_t *b, double bound)

@@ -39,19 +39,9 @@ static bool no_model(void)
     return !model;
 }
 
-static json_t *json_of(const char *const *arguments)
-{
-    struct program_result r;
-    program_run(&r, NULL, arguments);
-    if (r.code)
-        fail_msg("%s: exit %d: %s", arguments[0], r.code, r.err);
-    json_t *json = json_loads(r.out, JSON_REJECT_DUPLICATES, NULL);
-    assert_non_null(json);
-    program_release(&r);
-    return json;
-}
 #define ON(device, ...)                                                                            \
-    json_of((const char *const[]){__VA_ARGS__, "-m", model, "--device", device, "--json", NULL})
+    program_json(                                                                                  \
+        (const char *const[]){__VA_ARGS__, "-m", model, "--device", device, "--json", NULL})
 
 static void same(const json_t *a, const json_t *b, const char *key)
 {

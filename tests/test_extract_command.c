@@ -4,6 +4,7 @@
 #include "support/planted.h"
 #include "support/program.h"
 #include "support/scratch.h"
+#include "support/test_vector.h"
 
 #include "base/file.h"
 #include "steer/vector.h"
@@ -195,15 +196,6 @@ static void bad_requests_are_one_line(void **state)
 /* ---- convert ----------------------------------------------------------------------------------
  */
 
-static struct gyaru_vector *open_vector(const char *path)
-{
-    struct gyaru_error err;
-    struct gyaru_vector *v;
-    if (gyaru_vector_open(path, &v, &err))
-        fail_msg("%s", err.text);
-    return v;
-}
-
 /* Read at an output, layers 0..2 of 3: .gguf cannot hold the first, .pt not the last. */
 static void convert_moves_and_chooses_layers(void **state)
 {
@@ -231,7 +223,8 @@ static void convert_moves_and_chooses_layers(void **state)
     RUN(&r, "convert", gguf, back);
     assert_int_equal(r.code, 0);
     program_release(&r);
-    struct gyaru_vector *first = open_vector(in), *last = open_vector(back), *mid = open_vector(pt);
+    struct gyaru_vector *first = test_vector_open(in), *last = test_vector_open(back),
+                        *mid = test_vector_open(pt);
     assert_string_equal(mid->info.hook, "resid_pre");
     assert_int_equal(mid->info.layer_min, 2); /* the input of 2 is the output of 1 */
     assert_string_equal(last->info.hook, "resid_post");

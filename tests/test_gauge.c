@@ -7,6 +7,7 @@
 #include "steer/passage.h"
 #include "steer/vector.h"
 #include "support/scratch.h"
+#include "support/test_vector.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -66,18 +67,11 @@ static const char *make_vector(const char *name, enum vector_hook hook, int firs
 
 static int attach(struct gyaru_model *model, const char *path, int first, int last)
 {
-    struct gyaru_vector *v;
     struct gyaru_attach_options options;
-    int index;
-    char *warning;
-    check(gyaru_vector_open(path, &v, &err));
     gyaru_attach_options_init(&options);
     options.layer_first = first;
     options.layer_last = last;
-    check(gyaru_model_attach(model, v, &options, &index, &warning, &err));
-    free(warning);
-    gyaru_vector_close(v);
-    return index;
+    return test_vector_attach(model, path, &options);
 }
 
 struct reading {

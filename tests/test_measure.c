@@ -5,6 +5,7 @@
 #include "support/program.h"
 #include "support/reference.h"
 #include "support/scratch.h"
+#include "support/test_vector.h"
 
 #include "steer/measure.h"
 
@@ -41,18 +42,11 @@ static void check(int rc)
 static int open_all(void **state)
 {
     struct gyaru_model_options options;
-    struct gyaru_vector *v;
-    struct gyaru_attach_options attach;
-    char *warning;
     gyaru_model_options_init(&options);
     options.sessions = 4;
     options.threads = 1; /* waiting for each other takes longer than the work */
     check(gyaru_model_open(TINY, &options, &model, &err));
-    check(gyaru_vector_open(TINY "/vector.safetensors", &v, &err));
-    gyaru_attach_options_init(&attach);
-    check(gyaru_model_attach(model, v, &attach, &vector, &warning, &err));
-    free(warning);
-    gyaru_vector_close(v);
+    vector = test_vector_attach(model, TINY "/vector.safetensors", NULL);
     style_path = strdup(scratch_write("style.json", style_json, strlen(style_json)));
     check(text_style_open(style_path, &style, &err));
     return 0;

@@ -3,6 +3,7 @@
  * vector's persona at 12, collapsed at 25, over the held-out messages. Skipped while a model is
  * absent.
  */
+#include "support/test_vector.h"
 #include "base/file.h"
 
 #include <gyaru.h>
@@ -42,19 +43,13 @@ static const char **texts_of(const json_t *list, size_t *n)
 static struct gyaru_model *open_model(const char *dir, int *vector)
 {
     struct gyaru_model_options options;
-    struct gyaru_attach_options attach;
     struct gyaru_model *model;
-    struct gyaru_vector *v;
-    char *warning, *path = file_join(dir, "gyaru.safetensors");
+    char *path = file_join(dir, "gyaru.safetensors");
     gyaru_model_options_init(&options);
     options.sessions = 16;
     options.context = 512;
     check(gyaru_model_open(dir, &options, &model, &err));
-    check(gyaru_vector_open(path, &v, &err));
-    gyaru_attach_options_init(&attach);
-    check(gyaru_model_attach(model, v, &attach, vector, &warning, &err));
-    free(warning);
-    gyaru_vector_close(v);
+    *vector = test_vector_attach(model, path, NULL);
     free(path);
     return model;
 }

@@ -4,6 +4,7 @@
  */
 #include "support/random.h"
 #include "support/reference.h"
+#include "support/test_vector.h"
 
 #include "model/sampler.h"
 
@@ -40,19 +41,12 @@ static struct gyaru_model *open_model(int sessions, int chunk)
 /* The tiny model's vector at layers first..last (-1: both it has); gives its index. */
 static int attach_layers(struct gyaru_model *model, int first, int last)
 {
-    struct gyaru_vector *vector;
     struct gyaru_attach_options options;
-    int index;
-    char *warning;
-    check(gyaru_vector_open(TINY "/vector.safetensors", &vector, &err));
     gyaru_attach_options_init(&options);
     options.layer_first = first;
     options.layer_last = last;
     options.gauge_layer = 1;
-    check(gyaru_model_attach(model, vector, &options, &index, &warning, &err));
-    free(warning);
-    gyaru_vector_close(vector);
-    return index;
+    return test_vector_attach(model, TINY "/vector.safetensors", &options);
 }
 
 static void attach(struct gyaru_model *model)
@@ -295,16 +289,7 @@ static void opposite_vectors_restore(void **state)
     make_prompt(ids, 30, 6);
     check(gyaru_model_eval(model, &e, &err));
     attach(model);
-    struct gyaru_vector *vector;
-    struct gyaru_attach_options options;
-    int index;
-    char *warning;
-    check(gyaru_vector_open(TINY "/vector.safetensors", &vector, &err));
-    gyaru_attach_options_init(&options);
-    check(gyaru_model_attach(model, vector, &options, &index, &warning, &err));
-    assert_int_equal(index, 1);
-    free(warning);
-    gyaru_vector_close(vector);
+    assert_int_equal(test_vector_attach(model, TINY "/vector.safetensors", NULL), 1);
     e.strengths = both;
     e.logits = steered;
     check(gyaru_model_eval(model, &e, &err));

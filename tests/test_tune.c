@@ -4,6 +4,7 @@
  */
 #include "support/program.h"
 #include "support/scratch.h"
+#include "support/test_vector.h"
 
 #include "base/file.h"
 #include "steer/tune_choice.h"
@@ -35,19 +36,12 @@ static void check(int rc)
 static int open_all(void **state)
 {
     struct gyaru_model_options options;
-    struct gyaru_vector *v;
-    struct gyaru_attach_options attach;
-    char *warning;
     gyaru_model_options_init(&options);
     options.sessions = 4;
     options.context = 256;
     options.threads = 1; /* waiting for each other takes longer than the work */
     check(gyaru_model_open(TINY, &options, &model, &err));
-    check(gyaru_vector_open(VECTOR, &v, &err));
-    gyaru_attach_options_init(&attach);
-    check(gyaru_model_attach(model, v, &attach, &vector, &warning, &err));
-    free(warning);
-    gyaru_vector_close(v);
+    vector = test_vector_attach(model, VECTOR, NULL);
     return 0;
 }
 

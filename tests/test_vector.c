@@ -6,6 +6,7 @@
 #include "format/safetensors.h"
 #include "steer/vector.h"
 #include "support/scratch.h"
+#include "support/test_vector.h"
 
 #include <math.h>
 #include <setjmp.h>
@@ -19,15 +20,6 @@
 #include <cmocka.h>
 
 #define DATA "tests/data/vector/"
-
-static struct gyaru_vector *open_vector(const char *path)
-{
-    struct gyaru_vector *v;
-    struct gyaru_error err;
-    if (gyaru_vector_open(path, &v, &err))
-        fail_msg("%s", err.text);
-    return v;
-}
 
 static void refused(const char *path, enum gyaru_status status, const char *a, const char *b)
 {
@@ -66,8 +58,8 @@ static void save(const struct gyaru_vector *v, const char *path)
  * the input of L, llama.cpp at the output of L: one block later. */
 static void formats_give_the_same_directions(void **state)
 {
-    struct gyaru_vector *pt = open_vector(DATA "vectors.pt");
-    struct gyaru_vector *gguf = open_vector(DATA "vectors.gguf");
+    struct gyaru_vector *pt = test_vector_open(DATA "vectors.pt");
+    struct gyaru_vector *gguf = test_vector_open(DATA "vectors.gguf");
     struct safetensors *expected;
     struct gyaru_error err;
     assert_int_equal(safetensors_open(DATA "expected.safetensors", &expected, &err), 0);
@@ -98,7 +90,7 @@ static void formats_give_the_same_directions(void **state)
 
 static void info_says_what_the_file_says(void **state)
 {
-    struct gyaru_vector *v = open_vector(DATA "vectors.gguf");
+    struct gyaru_vector *v = test_vector_open(DATA "vectors.gguf");
     const struct gyaru_vector_info *info = gyaru_vector_info(v);
     assert_string_equal(info->name, "vectors");
     assert_string_equal(info->path, DATA "vectors.gguf");
@@ -117,7 +109,7 @@ static void content_decides_not_the_name(void **state)
 {
     size_t len;
     uint8_t *bytes = scratch_read(DATA "vectors.pt", &len);
-    struct gyaru_vector *v = open_vector(scratch_write("really-pt.gguf", bytes, len));
+    struct gyaru_vector *v = test_vector_open(scratch_write("really-pt.gguf", bytes, len));
     free(bytes);
     assert_string_equal(v->info.hook, "resid_pre");
     assert_string_equal(v->info.name, "really-pt");
@@ -145,7 +137,7 @@ static void our_format_keeps_everything(void **state)
     save(v, path);
     gyaru_vector_close(v);
 
-    v = open_vector(path);
+    v = test_vector_open(path);
     assert_string_equal(v->info.hook, "resid_post");
     assert_int_equal(v->info.n_layers, 12);
     assert_string_equal(v->info.model_fingerprint, "abcd");
@@ -176,7 +168,7 @@ static void moved(enum vector_hook hook, const char *name, const char *hook_ther
     struct gyaru_vector *v = make_vector(hook, 2, 5);
     const char *path = scratch_path(name);
     save(v, path);
-    struct gyaru_vector *there = open_vector(path);
+    struct gyaru_vector *there = test_vector_open(path);
     assert_string_equal(there->info.hook, hook_there);
     assert_int_equal(there->info.n_directions, 4);
     assert_int_equal(there->info.layer_min, 2 + by);
@@ -351,16 +343,16 @@ static const char *foreign(const struct safetensors_pair *metadata, size_t n)
 
 static void files_without_our_metadata_warn(void **state)
 {
-    struct gyaru_vector *v = open_vector(foreign(NULL, 0));
+    struct gyaru_vector *v = test_vector_open(foreign(NULL, 0));
     assert_string_equal(v->info.hook, "resid_pre");
     assert_non_null(strstr(v->warning, "resid_pre"));
     gyaru_vector_close(v);
     const struct safetensors_pair pt[] = {{"format", "pt"}, {"hook", "resid_post"}};
-    v = open_vector(foreign(pt, 1));
+    v = test_vector_open(foreign(pt, 1));
     assert_string_equal(v->info.hook, "resid_pre");
     assert_non_null(v->warning);
     gyaru_vector_close(v);
-    v = open_vector(foreign(pt, 2));
+    v = test_vector_open(foreign(pt, 2));
     assert_string_equal(v->info.hook, "resid_post");
     assert_null(v->warning);
     gyaru_vector_close(v);
@@ -445,7 +437,7 @@ static void half_tensors_are_read(void **state)
     const char *path = scratch_path("half.safetensors");
     struct gyaru_error err;
     assert_int_equal(safetensors_write(path, &t, 1, NULL, 0, &err), 0);
-    struct gyaru_vector *v = open_vector(path);
+    struct gyaru_vector *v = test_vector_open(path);
     assert_true(vector_direction(v, 7)[0] == 1 && vector_direction(v, 7)[1] == -2.5f);
     gyaru_vector_close(v);
 }
@@ -483,7 +475,7 @@ static void check_tells_models_apart(void **state)
     check_error(&err, GYARU_MISMATCH, "13 layers, the model has 12", NULL);
     gyaru_vector_close(v);
 
-    v = open_vector(foreign(NULL, 0));
+    v = test_vector_open(foreign(NULL, 0));
     model = (struct vector_model){"m", "aaaa", 3, 3};
     assert_int_equal(vector_check(&model, v, &warning, &err), 0);
     assert_non_null(strstr(warning, "hook"));

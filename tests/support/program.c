@@ -84,6 +84,20 @@ void program_run(struct program_result *result, const char *input, const char *c
         fail_msg("the program cannot be run: build it first");
 }
 
+json_t *program_json(const char *const *arguments)
+{
+    struct program_result r;
+    json_error_t error;
+    program_run(&r, NULL, arguments);
+    if (r.code)
+        fail_msg("%s: exit code %d: %s", arguments[0], r.code, r.err);
+    json_t *json = json_loads(r.out, JSON_REJECT_DUPLICATES, &error);
+    if (!json)
+        fail_msg("not one JSON document: %s: %s", error.text, r.out);
+    program_release(&r);
+    return json;
+}
+
 bool program_kill_after(const char *const *arguments, double seconds)
 {
     int status;

@@ -4,6 +4,7 @@
 #ifndef TESTS_PROGRAM_H
 #define TESTS_PROGRAM_H
 
+#include <jansson.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -17,6 +18,9 @@ struct program_result {
  * input (NULL: empty). Fails the test if it does not end within 60 s. */
 void program_run(struct program_result *result, const char *input, const char *const *arguments);
 void program_release(struct program_result *result);
+
+/* Runs it without input; wants exit code 0 and exactly one JSON document (caller's reference). */
+json_t *program_json(const char *const *arguments);
 
 /* The same with its output thrown away, and SIGKILL after so many seconds: did that end it? Fails
  * the test if it ended by itself with an error. */
