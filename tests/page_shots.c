@@ -90,17 +90,6 @@ static void visit(const char *fake)
     page_run(&page, play);
 }
 
-static void ask_real(const char *question, int n)
-{
-    char done[100];
-    snprintf(done, sizeof done,
-             "document.querySelectorAll('.turn-rinne:not(.running)').length === %d", n);
-    page_run(&page, "document.getElementById('input').focus()");
-    page_keys(&page, question);
-    page_keys(&page, KEY_ENTER);
-    page_wait(&page, done);
-}
-
 static void set_strength(const char *value)
 {
     char script[160];
@@ -117,9 +106,9 @@ static void shoot_real(const struct size *size)
     set_strength("12");
     shoot(size, "idle");
     set_strength("0");
-    ask_real("こんにちは！", 1);
+    page_ask(&page, "こんにちは！", 1);
     set_strength("12");
-    ask_real("週末は何するの？", 2);
+    page_ask(&page, "週末は何するの？", 2);
     shoot(size, "talk");
 }
 
@@ -155,7 +144,7 @@ static void shoot_studio(const struct size *size)
         mix("[{vector: 'gyaru', strength: 12}, {vector: 'teinei', strength: 1.5}]");
         page_wait(&page, "document.querySelectorAll('.mix-row').length === 1");
     }
-    ask_real("好きな食べ物は？", 3);
+    page_ask(&page, "好きな食べ物は？", 3);
     shoot(size, "mix");
     shoot_tab(size, "persona", "document.querySelectorAll('.persona').length > 1");
     page_run(&page, "document.querySelectorAll('.persona')[1].click()");
@@ -278,7 +267,7 @@ int main(int argc, char **argv)
         return 2;
     }
     directory = argv[1];
-    if (page_start(&page, (const char *const *)argv + 2) < 0)
+    if (page_start(&page, (const char *const *)argv + 2))
         return 1;
     int rc = cmocka_run_group_tests(tests, NULL, NULL);
     page_stop(&page);

@@ -22,11 +22,9 @@ int page_start(struct page *page, const char *const options[])
 {
     struct gyaru_error err;
     memset(page, 0, sizeof *page);
-    const char *missing = webdriver_missing();
-    if (missing) {
-        printf("SKIP: the page in a browser: there is no %s\n", missing);
-        return 1;
-    }
+    page->missing = webdriver_missing();
+    if (page->missing)
+        return 0;
     if (server_process_start(&page->server, 0, options, &err) ||
         webdriver_start(&page->driver, "ja", &err)) {
         print_error("%s\n", err.text);
@@ -45,8 +43,10 @@ void page_stop(struct page *page)
 
 void page_or_skip(struct page *page)
 {
-    if (!page->driver.pid)
+    if (page->missing) {
+        printf("SKIP: the page in a browser: there is no %s\n", page->missing);
         skip();
+    }
 }
 
 void page_run(struct page *page, const char *script)
@@ -179,6 +179,22 @@ void page_keys(struct page *page, const char *keys)
 void page_chord(struct page *page, const char *held, const char *keys)
 {
     press(page, held, keys);
+}
+
+void page_send(struct page *page, const char *text)
+{
+    page_run(page, "document.getElementById('input').focus()");
+    page_keys(page, text);
+    page_keys(page, KEY_ENTER);
+}
+
+void page_ask(struct page *page, const char *text, int n)
+{
+    char done[100];
+    snprintf(done, sizeof done,
+             "document.querySelectorAll('.turn-rinne:not(.running)').length === %d", n);
+    page_send(page, text);
+    page_wait(page, done);
 }
 
 void page_size(struct page *page, int width, int height)

@@ -11,15 +11,16 @@
 struct page {
     struct webdriver driver;
     struct server_process server;
-    char *fake; /* identifier of the script that stands in for the server; NULL: none */
+    char *fake;          /* identifier of the script that stands in for the server; NULL: none */
+    const char *missing; /* what there is no browser without; NULL: there is one */
 };
 
-/* Starts server and browser and returns 0; without a browser it prints "SKIP: ..." and returns 1
- * (the tests then call page_or_skip). `options` go to `gyaru serve`. */
+/* Starts server and browser; where there is no browser, neither, and the tests skip themselves.
+ * Gives 0, or -1 having said why. `options` go to `gyaru serve`. */
 int page_start(struct page *page, const char *const options[]);
 void page_stop(struct page *page);
 
-/* Skips the running test if page_start() found no browser. */
+/* Prints "SKIP: ..." and skips the running test if page_start() found no browser. */
 void page_or_skip(struct page *page);
 
 /* A fresh visit: nothing stored, nothing on the console. */
@@ -53,6 +54,12 @@ char *page_text(struct page *page, const char *expression);
 /* Types into whatever has the focus. */
 void page_keys(struct page *page, const char *keys);
 void page_chord(struct page *page, const char *held, const char *keys);
+
+/* Types a message and sends it. */
+void page_send(struct page *page, const char *text);
+
+/* The same, and waits until the conversation has n whole answers. */
+void page_ask(struct page *page, const char *text, int n);
 
 void page_size(struct page *page, int width, int height);
 
