@@ -5,7 +5,7 @@
  * Drives build/emu/gyaru, which finds the plug-in compiled for the CPU beside itself. EMU_MEMORY is
  * the pretended GPU's memory in MiB.
  */
-#include "support/http.h"
+#include "support/api_client.h"
 #include "support/program.h"
 #include "support/scratch.h"
 #include "support/test_server.h"
@@ -146,23 +146,16 @@ static void serve_answers_alike(void **state)
     char *answers[2];
     for (int i = 0; i < 2; i++) {
         struct test_server server;
-        struct str answer = STR_INIT;
-        char url[80];
+        struct api_answer answer;
         const char *const options[] = {"--device", devices[i], "--sessions", "2", NULL};
         test_server_start(&server, true, options);
-        snprintf(url, sizeof url, "http://127.0.0.1:%d/v1/chat/completions", server.port);
-        assert_int_equal(http_request("POST", url,
-                                      "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
-                                      "\"max_tokens\":6,\"temperature\":0}",
-                                      &answer),
-                         200);
+        api_call(server.port, "POST", "/v1/chat/completions", NULL,
+                 "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
+                 "\"max_tokens\":6,\"temperature\":0}",
+                 &answer);
         test_server_stop(&server);
-        json_t *json = json_loads(answer.data, 0, NULL);
-        const json_t *choice = json_array_get(json_object_get(json, "choices"), 0);
-        answers[i] = strdup(
-            json_string_value(json_object_get(json_object_get(choice, "message"), "content")));
-        json_decref(json);
-        str_release(&answer);
+        answers[i] = strdup(api_whole_text(&answer));
+        api_release(&answer);
     }
     assert_string_equal(answers[0], answers[1]);
     free(answers[0]);

@@ -5,7 +5,7 @@
  * Drives build/emu/gyaru, as test_cuda_commands.c does. EMU_DEVICES, EMU_MEMORY, EMU_SECOND and
  * EMU_NCCL (tests/cuda_emu) make the GPUs and their link what a test needs.
  */
-#include "support/http.h"
+#include "support/api_client.h"
 #include "support/program.h"
 #include "support/reference.h"
 #include "support/scratch.h"
@@ -106,21 +106,16 @@ static void plans_are_of_each(void **state)
 static void servers_share(void **state)
 {
     struct test_server server;
-    struct str answer = STR_INIT;
-    char url[80];
     if (no_model())
         return;
     const char *const options[] = {"--device", "cuda:0,1",   "-m", model, "-v",
                                    "none",     "--sessions", "2",  NULL};
     test_server_start(&server, true, options);
-    snprintf(url, sizeof url, "http://127.0.0.1:%d/v1/chat/completions", server.port);
-    assert_int_equal(http_request("POST", url,
-                                  "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],"
-                                  "\"max_tokens\":6,\"temperature\":0}",
-                                  &answer),
-                     200);
+    api_expect(server.port, "/v1/chat/completions",
+               "{\"messages\":[{\"role\":\"user\",\"content\":\"a\"}],\"max_tokens\":6,"
+               "\"temperature\":0}",
+               200);
     test_server_stop(&server);
-    str_release(&answer);
 }
 
 /* ---- what is said ---------------------------------------------------------------------------- */

@@ -44,20 +44,6 @@ static double live_strength(void)
     return strength;
 }
 
-/* Sends a request to the chat endpoint and does not wait for the answer. */
-static int ask(int port, const char *body)
-{
-    char request[2000];
-    int fd = tcp_connect(port, 0);
-    int len = snprintf(request, sizeof request,
-                       "POST " CHAT " HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
-                       "application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                       strlen(body), body);
-    assert_in_range(len, 1, sizeof request - 1);
-    assert_true(tcp_send(fd, request, (size_t)len));
-    return fd;
-}
-
 /* Waits until no slot is busy and nothing waits. */
 static void expect_idle(int port)
 {
@@ -232,9 +218,9 @@ static void reliability_23_reset_anywhere(void **state)
 {
     struct linger reset = {1, 0};
     for (int i = 0; i < 60; i++) {
-        int fd =
-            ask(shared.port, i % 2 ? "{\"model\":\"m\",\"stream\":true,\"temperature\":0," HELLO "}"
-                                   : "{\"model\":\"m\",\"temperature\":0," HELLO "}");
+        int fd = api_ask(shared.port, CHAT,
+                         i % 2 ? "{\"model\":\"m\",\"stream\":true,\"temperature\":0," HELLO "}"
+                               : "{\"model\":\"m\",\"temperature\":0," HELLO "}");
         nanosleep(&(struct timespec){0, i * 500000}, NULL);
         if (i % 3)
             setsockopt(fd, SOL_SOCKET, SO_LINGER, &reset, sizeof reset);
@@ -249,8 +235,9 @@ static void pings_while_waiting_and_cancelled_when_left(void **state)
     static const char long_answer[] = "{\"model\":\"m\",\"temperature\":0," HELLO "}";
     static int crowd[CROWD];
     for (int i = 0; i < CROWD; i++)
-        crowd[i] = ask(shared.port, long_answer);
-    int fd = ask(shared.port, "{\"model\":\"m\",\"stream\":true,\"max_tokens\":3," HELLO "}");
+        crowd[i] = api_ask(shared.port, CHAT, long_answer);
+    int fd =
+        api_ask(shared.port, CHAT, "{\"model\":\"m\",\"stream\":true,\"max_tokens\":3," HELLO "}");
     double start = clock_seconds();
     nanosleep(&(struct timespec){2, 500000000}, NULL);
     for (int i = 0; i < CROWD; i++)
@@ -272,7 +259,7 @@ static void a_second_request_into_an_answer(void **state)
     static const char body[] = "{\"model\":\"m\",\"stream\":true,\"temperature\":0," HELLO "}";
     static const char second[] = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for (int i = 0; i < 20; i++) {
-        int fd = ask(shared.port, body);
+        int fd = api_ask(shared.port, CHAT, body);
         nanosleep(&(struct timespec){0, i * 500000}, NULL);
         tcp_send(fd, second, sizeof second - 1);
         /* Answered after the first, or closed: not into the middle, and not without end. */
@@ -356,7 +343,7 @@ static void overfill(const char *const *options, int n)
     /* Stopped, it answers nothing meanwhile; the kernel keeps what is sent. */
     kill(server.pid, SIGSTOP);
     for (int i = 0; i < n + 4; i++)
-        fds[i] = ask(server.port, long_answer);
+        fds[i] = api_ask(server.port, CHAT, long_answer);
     kill(server.pid, SIGCONT);
     int refused = 0;
     for (int i = 0; i < n + 4; i++) {
@@ -394,7 +381,8 @@ static void reliability_29_drains_streams(void **state)
     struct api_answer answer;
     const char *finish;
     test_server_start(&server, true, NULL);
-    int fd = ask(server.port, "{\"model\":\"m\",\"stream\":true,\"temperature\":0," HELLO "}");
+    int fd =
+        api_ask(server.port, CHAT, "{\"model\":\"m\",\"stream\":true,\"temperature\":0," HELLO "}");
     char first;
     assert_int_equal(recv(fd, &first, 1, MSG_PEEK), 1);
     kill(server.pid, SIGTERM);

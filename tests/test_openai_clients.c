@@ -33,16 +33,11 @@ static int start_shared(void **state)
 static void a_connection_serves_again(void **state)
 {
     static const char body[] = "{\"stream\":true,\"model\":\"m\",\"max_tokens\":5," HELLO "}";
-    char request[500];
-    int len = snprintf(request, sizeof request,
-                       "POST " CHAT " HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
-                       "application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                       strlen(body), body);
     int fd = tcp_connect(shared.port, 0);
     for (int i = 0; i < 3; i++) {
         struct api_answer answer;
         const char *finish;
-        assert_true(tcp_send(fd, request, (size_t)len));
+        api_send(fd, CHAT, body);
         api_read(fd, &answer);
         free(api_chat_text(&answer, &finish));
         api_release(&answer);

@@ -33,18 +33,6 @@ static double seconds_wanted(void)
     return text && atof(text) > 0 ? atof(text) : 10;
 }
 
-static int ask(int port, const char *body)
-{
-    char request[1000];
-    int len = snprintf(request, sizeof request,
-                       "POST " CHAT " HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
-                       "application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                       strlen(body), body);
-    int fd = tcp_connect(port, 0);
-    assert_true(tcp_send(fd, request, (size_t)len));
-    return fd;
-}
-
 static void expect_open(int fd, const char *which)
 {
     struct pollfd poll_fd = {.fd = fd, .events = POLLIN};
@@ -89,9 +77,9 @@ static void an_answer_may_take_long(void **state)
     pid_t brake = process_slow_down(server.pid, (long)(seconds_wanted() * 20), &error);
     assert_true(brake > 0);
     snprintf(text, sizeof text, body, "true");
-    int stream = ask(server.port, text);
+    int stream = api_ask(server.port, CHAT, text);
     snprintf(text, sizeof text, body, "false");
-    int at_once = ask(server.port, text);
+    int at_once = api_ask(server.port, CHAT, text);
     ws_say(ws, "{\"type\":\"message\",\"content\":\"hello\"}");
     double start = clock_seconds();
     nobody_is_dropped(stream, at_once, ws, seconds_wanted());

@@ -353,13 +353,7 @@ static void test_stop_while_speaking(void **state)
     struct sound sound;
     test_server_start(&server, true, options);
     room.engine->delay_ms = 8000;
-    int fd = tcp_connect(server.port, 0);
-    char request[300];
-    int n = snprintf(request, sizeof request,
-                     "POST " SOUND_SPEECH " HTTP/1.1\r\nHost: localhost\r\nContent-Type: "
-                     "application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                     strlen(HELLO), HELLO);
-    assert_true(tcp_send(fd, request, (size_t)n));
+    int fd = sound_begin(server.port, HELLO);
     while (!voicevox_count(room.engine, VOICEVOX_SYNTHESIS))
         pause_ms(5);
     double start = clock_seconds();

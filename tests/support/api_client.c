@@ -176,6 +176,24 @@ void api_release(struct api_answer *answer)
     *answer = (struct api_answer){0};
 }
 
+void api_send(int fd, const char *path, const char *body)
+{
+    struct str request = STR_INIT;
+    str_printf(&request,
+               "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+               "Content-Length: %zu\r\n\r\n%s",
+               path, strlen(body), body);
+    assert_true(tcp_send(fd, request.data, request.len));
+    str_release(&request);
+}
+
+int api_ask(int port, const char *path, const char *body)
+{
+    int fd = tcp_connect(port, 0);
+    api_send(fd, path, body);
+    return fd;
+}
+
 const char *api_expect(int port, const char *path, const char *body, int status)
 {
     static char message[1024];

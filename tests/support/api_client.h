@@ -32,6 +32,11 @@ void api_call(int port, const char *method, const char *path, const char *header
               struct api_answer *answer);
 void api_release(struct api_answer *answer);
 
+/* POSTs on an open connection; api_ask() on one of its own, which it gives. Neither waits for the
+ * answer. */
+void api_send(int fd, const char *path, const char *body);
+int api_ask(int port, const char *path, const char *body);
+
 /* POST, from which this status must come; gives error.message of what is no success (valid until
  * the next call), else "". */
 const char *api_expect(int port, const char *path, const char *body, int status);

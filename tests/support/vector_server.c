@@ -143,18 +143,11 @@ void vector_server_reload(void)
 
 int vector_server_ask(const char *steering, const char *fields)
 {
-    char body[800], request[1200];
-    int len = snprintf(
+    char body[800];
+    snprintf(
         body, sizeof body,
         "{\"model\":\"m\",\"temperature\":0.8,\"seed\":3%s,\"steering\":%s," VECTOR_SERVER_HELLO
         "}",
         fields, steering);
-    int n =
-        snprintf(request, sizeof request,
-                 "POST " VECTOR_SERVER_CHAT " HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n"
-                 "Content-Type: application/json\r\nContent-Length: %d\r\n\r\n%s",
-                 len, body);
-    int fd = tcp_connect(vector_server.port, 0);
-    assert_true(tcp_send(fd, request, (size_t)n));
-    return fd;
+    return api_ask(vector_server.port, VECTOR_SERVER_CHAT, body);
 }
