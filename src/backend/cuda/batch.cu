@@ -14,99 +14,11 @@
  * multiprocessors alone, not on how many rows a pass has, nor on NT, AHEAD or SPAN.
  */
 #include "backend/cuda/async.cuh"
+#include "backend/cuda/batch_format.cuh"
 #include "backend/cuda/cut.cuh"
-#include "backend/cuda/format.cuh"
 
 #define WARPS   (CUDA_BLOCK_ROWS / CUDA_TILE_ROWS)
 #define THREADS (WARPS * 32)
-
-/* ---- formats: 32 rows x 64 columns as a warp holds them ----------------------------------------
- */
-
-/* A operands of four steps of mma for each half; what their sums are multiplied by (rows g, g+8).
- */
-struct operands {
-    uint4 words[2]; /* 4-bit: what they are decoded from */
-    uint32_t a[2][4][4];
-    float scale[2][2];
-};
-
-/* 4-bit weights: a lane copies two uint4; QUADS: 16-byte pieces of codes of a half and group. */
-template <bool NESTED> struct batch_4bit {
-    static const bool TABLE = true, BF16 = false;
-    static const int PLANES = 1, ENTRIES = 2, PER_GROUP = 32, QUADS = NESTED ? 1 : 4;
-
-    static __device__ __forceinline__ void begin(const uint4 *slot, struct operands &out)
-    {
-        out.words[0] = slot[0];
-        out.words[1] = slot[32];
-    }
-
-    /* Quarter k of the operands: the pieces are spread over a step. */
-    static __device__ __forceinline__ void decode(const uint4 *, const uint4 *table, uint32_t lane4,
-                                                  int k, struct operands &out)
-    {
-        const uint4 &w = out.words[k / 2];
-#pragma unroll
-        for (int j = 0; j < 4; j++) {
-            out.a[k / 2][k % 2 * 2][j] = table_pair(table, k % 2 ? w.z : w.x, lane4, j);
-            out.a[k / 2][k % 2 * 2 + 1][j] = table_pair(table, k % 2 ? w.w : w.y, lane4, j);
-        }
-    }
-
-    /* codes: [2][QUADS] of the step */
-    static __device__ __forceinline__ void scales(const uint4 *codes, const uint4 *table, int lane,
-                                                  const struct tile_scales &place, int shift,
-                                                  int group, struct operands &out)
-    {
-#pragma unroll
-        for (int m = 0; m < 2; m++) {
-            if (!NESTED) {
-                float2 s = ((const float2 *)(codes + m * QUADS))[lane / 4];
-                out.scale[m][0] = s.x;
-                out.scale[m][1] = s.y;
-                continue;
-            }
-            const uint32_t code = ((const uint16_t *)(codes + m * QUADS))[lane / 4];
-#pragma unroll
-            for (int h = 0; h < 2; h++) {
-                float nested = __ldg(place.scale[m] + ((place.flat[m][h] + group) >> shift));
-                out.scale[m][h] =
-                    fmaf(table_scale(table, code, (uint32_t)lane * 4, h), nested, place.offset[m]);
-            }
-        }
-    }
-};
-
-/* 16-bit weights are operands as they lie; x comes in two planes. */
-template <bool IS_BF16> struct batch_16bit {
-    static const bool TABLE = false, BF16 = IS_BF16;
-    static const int PLANES = 2, ENTRIES = 8, PER_GROUP = 128, QUADS = 0;
-
-    static __device__ __forceinline__ void begin(const uint4 *, struct operands &)
-    {
-    }
-
-    static __device__ __forceinline__ void decode(const uint4 *slot, const uint4 *, uint32_t, int k,
-                                                  struct operands &out)
-    {
-#pragma unroll
-        for (int i = 0; i < 2; i++) {
-            const uint4 v = slot[(2 * k + i) * 32];
-            uint32_t(&a)[4] = out.a[k / 2][k % 2 * 2 + i];
-            a[0] = v.x;
-            a[1] = v.y;
-            a[2] = v.z;
-            a[3] = v.w;
-        }
-    }
-
-    static __device__ __forceinline__ void scales(const uint4 *, const uint4 *, int,
-                                                  const struct tile_scales &, int, int,
-                                                  struct operands &)
-    {
-    }
-};
 
 /* ---- where things lie -------------------------------------------------------------------------
  */
@@ -190,11 +102,19 @@ static __device__ __forceinline__ void find_scales(const struct cuda_batch &a, i
 /* ---- the walk ---------------------------------------------------------------------------------
  */
 
-template <class F, int NT, int AHEAD, int SPAN> struct walk {
-    static const int WIDE = 4 / F::PLANES; /* sets of eight rows of x that are multiplied at once */
+/* Shared memory of a block, in uint4: the table, AHEAD slots of weights, their codes, buffers of x.
+ * A warp's pointers are to its own in slot 0, to the block's in buffer 0. */
+template <class FORMAT, int SETS, int STEPS_AHEAD, int STEPS_SPAN> struct space {
+    typedef FORMAT F;
+    static const int NT = SETS, AHEAD = STEPS_AHEAD, SPAN = STEPS_SPAN;
     static const int X_ROWS = NT * 8, X_BUFFERS = AHEAD / SPAN + 1;
-    static const int X_STEP = F::PLANES * X_ROWS * 8; /* uint4 of x of a step */
+    static const int X_STEP = F::PLANES * X_ROWS * 8; /* of x of a step */
     static const int SLOT = WARPS * F::ENTRIES * 32, CODES = WARPS * 2 * F::QUADS;
+
+    const uint4 *table;
+    uint4 *ring, *codes, *x;
+    int lane, length, groups; /* length: steps of the block */
+    struct spot first;
 
     static size_t bytes()
     {
@@ -202,96 +122,124 @@ template <class F, int NT, int AHEAD, int SPAN> struct walk {
                sizeof(uint4) * (AHEAD * (SLOT + CODES) + X_BUFFERS * SPAN * X_STEP);
     }
 
-    const struct cuda_batch &a;
-    const uint4 *table;
-    uint4 *ring, *codes, *x; /* the warp's own in slot 0; the block's in buffer 0 */
-    int lane, length, groups;
-    struct spot copied, decoded, multiplied; /* next to be */
-    struct source source;
-    struct tile_scales place;
-    int copy_slot, decode_slot, x_buffer, x_copied;
-    float sum[2][NT][4];
-
-    __device__ __forceinline__ walk(const struct cuda_batch &args, uint4 *shared) : a(args)
+    __device__ __forceinline__ space(const struct cuda_cut &cut, uint4 *shared)
     {
-        const int warp = threadIdx.x / 32, first = cut_first(a.cut, blockIdx.x);
+        const int warp = threadIdx.x / 32, step = cut_first(cut, blockIdx.x);
         uint4 *rest = shared + (F::TABLE ? TABLE_BYTES / 16 : 0);
         table = shared;
         ring = rest + warp * F::ENTRIES * 32;
         codes = rest + AHEAD * SLOT + warp * 2 * F::QUADS;
         x = rest + AHEAD * (SLOT + CODES);
         lane = threadIdx.x % 32;
-        length = cut_first(a.cut, blockIdx.x + 1) - first;
-        groups = a.cut.groups;
-        copied = {first / groups, first % groups};
-        decoded = multiplied = copied;
-        copy_slot = decode_slot = x_buffer = x_copied = 0;
-        find_source<F>(a, copied, &source);
-        find_scales(a, decoded.row_block, &place);
+        length = cut_first(cut, blockIdx.x + 1) - step;
+        groups = cut.groups;
+        first = {step / groups, step % groups};
+    }
+};
+
+/* Weights and x on their way into the space. */
+template <class S> struct copying {
+    typedef typename S::F F;
+    const struct cuda_batch &a;
+    struct spot place; /* copied next */
+    struct source source;
+    int slot, buffer;
+
+    __device__ __forceinline__ copying(const struct cuda_batch &args, struct spot first)
+        : a(args), place(first), slot(0), buffer(0)
+    {
+        find_source<F>(a, place, &source);
     }
 
-    __device__ __forceinline__ void copy_weights(int step)
+    __device__ __forceinline__ void weights(const S &at, int step)
     {
-        const bool inside = step < length && source.inside;
-        uint4 *to = ring + copy_slot * SLOT + lane;
+        const bool inside = step < at.length && source.inside;
+        uint4 *to = at.ring + slot * S::SLOT + at.lane;
 #pragma unroll
         for (int i = 0; i < F::ENTRIES; i++)
             async_copy_if(inside, to + i * 32,
                           source.weights[i / (F::ENTRIES / 2)] + i % (F::ENTRIES / 2) * 32);
         if (F::QUADS)
-            async_copy_if(inside && source.has_codes, codes + copy_slot * CODES + lane,
+            async_copy_if(inside && source.has_codes, at.codes + slot * S::CODES + at.lane,
                           source.codes);
-        copy_slot = copy_slot + 1 == AHEAD ? 0 : copy_slot + 1;
+        slot = slot + 1 == S::AHEAD ? 0 : slot + 1;
     }
 
     /* x of SPAN steps from the one that is copied next: entry c of row r lies at c ^ (r & 1), so
      * that the lanes of two rows meet no bank twice. Rows past n stay what they are. */
-    __device__ __forceinline__ void copy_x(int step)
+    __device__ __forceinline__ void x(const S &at, int step)
     {
-        const int c = threadIdx.x % 8, span = threadIdx.x / 8 % SPAN;
-        const int first = threadIdx.x / (8 * SPAN), rows = THREADS / (8 * SPAN);
-        int group = copied.group + span;
+        const int c = threadIdx.x % 8, span = threadIdx.x / 8 % S::SPAN, groups = at.groups;
+        const int first = threadIdx.x / (8 * S::SPAN), rows = THREADS / (8 * S::SPAN);
+        int group = place.group + span;
         group -= group >= groups ? groups : 0;
         const uint4 *from = (const uint4 *)a.x + ((size_t)first * groups + group) * 8 + c;
-        uint4 *to = x + x_copied * (SPAN * X_STEP) + span * X_STEP + first * 8 + (c ^ (first & 1));
+        uint4 *to = at.x + buffer * (S::SPAN * S::X_STEP) + span * S::X_STEP + first * 8 +
+                    (c ^ (first & 1));
 #pragma unroll
         for (int plane = 0; plane < F::PLANES; plane++)
 #pragma unroll
-            for (int r = 0; r < X_ROWS; r += rows)
-                async_copy_if(step + span < length && first + r < a.n,
-                              to + (plane * X_ROWS + r) * 8,
+            for (int r = 0; r < S::X_ROWS; r += rows)
+                async_copy_if(step + span < at.length && first + r < a.n,
+                              to + (plane * S::X_ROWS + r) * 8,
                               from + plane * a.plane + (size_t)r * groups * 8);
-        x_copied = x_copied + 1 == X_BUFFERS ? 0 : x_copied + 1;
+        buffer = buffer + 1 == S::X_BUFFERS ? 0 : buffer + 1;
     }
 
-    __device__ __forceinline__ void advance_copy()
+    __device__ __forceinline__ void advance(int groups)
     {
         source.weights[0] += F::PER_GROUP;
         source.weights[1] += F::PER_GROUP;
         source.codes += F::QUADS;
-        if (copied.next(groups))
-            find_source<F>(a, copied, &source);
+        if (place.next(groups))
+            find_source<F>(a, place, &source);
+    }
+};
+
+/* What lies in a slot becomes operands. */
+template <class S> struct decoding {
+    typedef typename S::F F;
+    const struct cuda_batch &a;
+    struct spot place; /* decoded next */
+    struct tile_scales scales;
+    int slot;
+
+    __device__ __forceinline__ decoding(const struct cuda_batch &args, struct spot first)
+        : a(args), place(first), slot(0)
+    {
+        find_scales(a, place.row_block, &scales);
     }
 
-    /* Operands of the next step; k: which quarter of the weights. */
-    __device__ __forceinline__ void decode(int k, struct operands &out)
+    __device__ __forceinline__ const uint4 *own(const S &at) const
     {
-        F::decode(ring + decode_slot * SLOT + lane, table, (uint32_t)lane * 4, k, out);
+        return at.ring + slot * S::SLOT + at.lane;
     }
 
-    __device__ __forceinline__ void begin_decode(struct operands &out)
+    __device__ __forceinline__ void begin(const S &at, struct operands &out)
     {
-        F::begin(ring + decode_slot * SLOT + lane, out);
-        F::scales(codes + decode_slot * CODES, table, lane, place, a.parts[0].shift, decoded.group,
-                  out);
+        F::begin(own(at), out);
+        F::scales(at.codes + slot * S::CODES, at.table, at.lane, scales, a.parts[0].shift,
+                  place.group, out);
     }
 
-    __device__ __forceinline__ void advance_decode()
+    /* k: which quarter of the weights. */
+    __device__ __forceinline__ void quarter(const S &at, int k, struct operands &out)
     {
-        decode_slot = decode_slot + 1 == AHEAD ? 0 : decode_slot + 1;
-        if (decoded.next(groups) && F::TABLE && decoded.row_block < a.cut.row_blocks)
-            find_scales(a, decoded.row_block, &place);
+        F::decode(own(at), at.table, (uint32_t)at.lane * 4, k, out);
     }
+
+    __device__ __forceinline__ void advance(int groups)
+    {
+        slot = slot + 1 == S::AHEAD ? 0 : slot + 1;
+        if (place.next(groups) && F::TABLE && place.row_block < a.cut.row_blocks)
+            find_scales(a, place.row_block, &scales);
+    }
+};
+
+/* The sums of the warp's 32 rows of W, for NT sets of eight rows of x. */
+template <class S> struct adding {
+    typedef typename S::F F;
+    float sum[2][S::NT][4];
 
     static __device__ __forceinline__ void mma(float (&c)[4], const uint32_t (&w)[4], uint32_t b0,
                                                uint32_t b1)
@@ -303,9 +251,10 @@ template <class F, int NT, int AHEAD, int SPAN> struct walk {
     }
 
     /* WIDE times eight rows of x, the first of them 8 * nt: so many sums that mma need not wait for
-     * each other. at: row 0 of the lane's. */
+     * each other. x: row 0 of the lane's. */
     template <int WIDE>
-    __device__ __forceinline__ void multiply(const struct operands &w, const uint4 *at, int nt)
+    __device__ __forceinline__ void multiply(int lane, const struct operands &w, const uint4 *x,
+                                             int nt)
     {
         float c[2][WIDE][4] = {};
 #pragma unroll
@@ -313,7 +262,7 @@ template <class F, int NT, int AHEAD, int SPAN> struct walk {
             uint4 b[WIDE][2];
 #pragma unroll
             for (int i = 0; i < WIDE; i++) {
-                const uint4 *row = at + (p * X_ROWS + (nt + i) * 8) * 8;
+                const uint4 *row = x + (p * S::X_ROWS + (nt + i) * 8) * 8;
                 b[i][0] = row[(2 * (lane % 4)) ^ (lane / 4 & 1)];
                 b[i][1] = row[(2 * (lane % 4) + 1) ^ (lane / 4 & 1)];
             }
@@ -343,18 +292,19 @@ template <class F, int NT, int AHEAD, int SPAN> struct walk {
 #pragma unroll
         for (int m = 0; m < 2; m++)
 #pragma unroll
-            for (int nt = 0; nt < NT; nt++)
+            for (int nt = 0; nt < S::NT; nt++)
 #pragma unroll
                 for (int i = 0; i < 4; i++)
                     sum[m][nt][i] = 0;
     }
 
-    __device__ __forceinline__ void leave()
+    /* To the block's segment of a row block. */
+    __device__ __forceinline__ void leave(int lane, const struct cuda_batch &a, int row_block)
     {
-        float *out = a.out + (size_t)(blockIdx.x + multiplied.row_block) * a.n * CUDA_BLOCK_ROWS +
+        float *out = a.out + (size_t)(blockIdx.x + row_block) * a.n * CUDA_BLOCK_ROWS +
                      threadIdx.x / 32 * CUDA_TILE_ROWS + lane / 4;
 #pragma unroll
-        for (int nt = 0; nt < NT; nt++)
+        for (int nt = 0; nt < S::NT; nt++)
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 const int col = nt * 8 + 2 * (lane % 4) + i % 2;
@@ -366,6 +316,23 @@ template <class F, int NT, int AHEAD, int SPAN> struct walk {
             }
         clear();
     }
+};
+
+template <class S> struct walk {
+    static const int WIDE = 4 / S::F::PLANES; /* sets of eight rows of x multiplied at once */
+    const struct cuda_batch &a;
+    const S at;
+    struct copying<S> copy;
+    struct decoding<S> decode;
+    struct spot multiplied; /* next to be */
+    int x_buffer;
+    struct adding<S> add;
+
+    __device__ __forceinline__ walk(const struct cuda_batch &args, uint4 *shared)
+        : a(args), at(a.cut, shared), copy(a, at.first), decode(a, at.first), multiplied(at.first),
+          x_buffer(0)
+    {
+    }
 
     /* PHASE: the step's number within its SPAN. */
     template <int PHASE>
@@ -375,62 +342,69 @@ template <class F, int NT, int AHEAD, int SPAN> struct walk {
             __syncthreads(); /* x of the step is here; nobody reads that before it any more */
         else
             __syncwarp(); /* nobody reads the codes of this step any more */
-        copy_weights(s + AHEAD);
+        copy.weights(at, s + S::AHEAD);
         if (PHASE == 0)
-            copy_x(s + AHEAD);
+            copy.x(at, s + S::AHEAD);
         async_commit();
-        advance_copy();
-        async_wait<AHEAD - 1>();
+        copy.advance(at.groups);
+        async_wait<S::AHEAD - 1>();
         __syncwarp();
-        const uint4 *at = x + x_buffer * (SPAN * X_STEP) + PHASE * X_STEP + lane / 4 * 8;
-        advance_decode();
-        begin_decode(next);
+        const uint4 *x =
+            at.x + x_buffer * (S::SPAN * S::X_STEP) + PHASE * S::X_STEP + at.lane / 4 * 8;
+        decode.advance(at.groups);
+        decode.begin(at, next);
 #pragma unroll
-        for (int nt = 0; nt < NT; nt += WIDE) {
-            multiply<WIDE>(now, at, nt);
+        for (int nt = 0; nt < S::NT; nt += WIDE) {
+            add.template multiply<WIDE>(at.lane, now, x, nt);
 #pragma unroll
-            for (int k = 0; k < 4 * WIDE / NT; k++)
-                decode(4 * nt / NT + k, next);
+            for (int k = 0; k < 4 * WIDE / S::NT; k++)
+                decode.quarter(at, 4 * nt / S::NT + k, next);
         }
-        if (PHASE == SPAN - 1)
-            x_buffer = x_buffer + 1 == X_BUFFERS ? 0 : x_buffer + 1;
-        if (multiplied.group == groups - 1 || s == length - 1)
-            leave();
-        (void)multiplied.next(groups);
+        if (PHASE == S::SPAN - 1)
+            x_buffer = x_buffer + 1 == S::X_BUFFERS ? 0 : x_buffer + 1;
+        if (multiplied.group == at.groups - 1 || s == at.length - 1)
+            add.leave(at.lane, a, multiplied.row_block);
+        (void)multiplied.next(at.groups);
+    }
+
+    /* AHEAD steps on their way, in as many groups, the first of which holds all there is. */
+    __device__ __forceinline__ void start()
+    {
+        const struct spot first = copy.place;
+#pragma unroll 1
+        for (int s = 0; s < S::AHEAD; s++) {
+            copy.weights(at, s);
+            copy.advance(at.groups);
+        }
+        chain_wait(); /* weights are no kernel's work, x is */
+        const struct spot last = copy.place;
+        copy.place = first;
+#pragma unroll 1
+        for (int s = 0; s < S::AHEAD; s++) {
+            if (s % S::SPAN == 0)
+                copy.x(at, s);
+            (void)copy.place.next(at.groups);
+            async_commit();
+        }
+        copy.place = last;
     }
 
     __device__ __forceinline__ void run()
     {
         struct operands w[2];
-        clear();
-        const struct spot first = copied;
-#pragma unroll 1
-        for (int s = 0; s < AHEAD; s++) {
-            copy_weights(s);
-            advance_copy();
-        }
-        chain_wait(); /* weights are no kernel's work, x is */
-        const struct spot last = copied;
-        copied = first;
-#pragma unroll 1
-        for (int s = 0; s < AHEAD; s++) {
-            if (s % SPAN == 0)
-                copy_x(s);
-            (void)copied.next(groups);
-            async_commit(); /* the first holds all there is */
-        }
-        copied = last;
-        async_wait<AHEAD - 1>();
+        add.clear();
+        start();
+        async_wait<S::AHEAD - 1>();
         __syncthreads(); /* the table, too */
-        begin_decode(w[0]);
+        decode.begin(at, w[0]);
 #pragma unroll
         for (int k = 0; k < 4; k++)
-            decode(k, w[0]);
+            decode.quarter(at, k, w[0]);
 #pragma unroll 1
-        for (int s = 0; s < length; s += 2) {
+        for (int s = 0; s < at.length; s += 2) {
             step<0>(s, w[0], w[1]);
-            if (s + 1 < length)
-                step<SPAN == 1 ? 0 : 1>(s + 1, w[1], w[0]);
+            if (s + 1 < at.length)
+                step<S::SPAN == 1 ? 0 : 1>(s + 1, w[1], w[0]);
         }
     }
 };
@@ -459,7 +433,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
     chain_start_next();
     if (F::TABLE)
         fill_batch_table(shared, a.parts[0]);
-    struct walk<F, NT, AHEAD, SPAN> w(a, shared);
+    struct walk<space<F, NT, AHEAD, SPAN>> w(a, shared);
     w.run();
 }
 
@@ -469,7 +443,7 @@ static __global__ void __launch_bounds__(THREADS, 1)
 template <class F, int NT, int AHEAD, int SPAN>
 static bool run(const struct cuda_batch &a, cudaStream_t stream)
 {
-    const size_t bytes = walk<F, NT, AHEAD, SPAN>::bytes();
+    const size_t bytes = space<F, NT, AHEAD, SPAN>::bytes();
     if (a.n > NT * 8 || bytes > a.shared)
         return false;
     launch_chained(batch<F, NT, AHEAD, SPAN>, dim3((unsigned)a.cut.blocks), THREADS, bytes, stream,
@@ -506,7 +480,7 @@ void cuda_batch(const struct cuda_batch *a, cudaStream_t stream)
 
 template <class F> static int rows_of(size_t shared)
 {
-    return walk<F, 8, 4, 2>::bytes() <= shared ? 64 : 32;
+    return space<F, 8, 4, 2>::bytes() <= shared ? 64 : 32;
 }
 
 int cuda_batch_rows(enum cuda_layout layout, size_t shared)
@@ -530,7 +504,7 @@ struct cuda_cut cuda_cut_of(const struct cuda_weights *parts, int n_parts, int b
 
 template <class F, int NT, int AHEAD, int SPAN> static cudaError_t allow(size_t shared)
 {
-    const size_t bytes = walk<F, NT, AHEAD, SPAN>::bytes();
+    const size_t bytes = space<F, NT, AHEAD, SPAN>::bytes();
     if (bytes > shared)
         return cudaSuccess;
     return cudaFuncSetAttribute((const void *)batch<F, NT, AHEAD, SPAN>,
