@@ -1,6 +1,6 @@
 /*
  * format.cuh - how a warp takes one chunk, 32 rows x 64 columns, of each layout into registers and
- * multiplies it with up to 8*NT rows of x. kernels.h describes the layouts.
+ * multiplies it with up to eight rows of x. kernels.h describes the layouts.
  *
  * A format has: struct chunk (what is loaded ahead), load(), multiply(), TABLE (does it need the
  * byte table in shared memory), PER_GROUP (uint4 of a half and group) and CODE_BYTES. The order of
@@ -46,29 +46,28 @@ __device__ __forceinline__ float table_scale(const uint4 *table, uint32_t word, 
     return *(const float *)((const char *)table + at + TABLE_MAP);
 }
 
+/* Where the lane's own x lies, as cuda_pack leaves it: a group is X_GROUP further than the one
+ * before it, the low plane `plane`. */
+#define X_GROUP 64
+struct x_place {
+    const uint4 *at;
+    size_t plane;
+};
+
 /* x of one group for eight rows: the B operands of four steps. */
 struct group_x {
     uint4 a, b;
 };
 
-__device__ __forceinline__ struct group_x load_x(const uint4 *x, int step)
+__device__ __forceinline__ struct group_x load_x(const uint4 *x)
 {
-    return {x[0], x[step]};
+    return {x[0], x[X_GROUP / 2]};
 }
 
-/* How x lies: 8-column entries j = 0, 1 of a row are `step` apart, groups `group`, sets of eight
- * rows `pitch`, the low plane `plane`. */
-struct x_place {
-    const uint4 *at; /* the lane's own */
-    int step, group, pitch;
-    size_t plane;
-};
-
 /* Half m of a 4-bit chunk times x; s: scales of rows g and g+8. */
-template <int NT>
 __device__ __forceinline__ void multiply_4bit(const uint4 *table, const uint4 &w, float s0,
-                                              float s1, const struct x_place &x, int group, int n,
-                                              uint32_t lane4, float (&sum)[NT][4])
+                                              float s1, const struct x_place &x, int group,
+                                              uint32_t lane4, float (&sum)[4])
 {
     const uint32_t words[4] = {w.x, w.y, w.z, w.w};
     uint32_t a[4][4];
@@ -77,21 +76,16 @@ __device__ __forceinline__ void multiply_4bit(const uint4 *table, const uint4 &w
 #pragma unroll
         for (int j = 0; j < 4; j++)
             a[i][j] = table_pair(table, words[i], lane4, j);
-#pragma unroll
-    for (int nt = 0; nt < NT; nt++) {
-        if (NT > 1 && nt * 8 >= n)
-            break;
-        struct group_x b = load_x(x.at + group * x.group + nt * x.pitch, x.step);
-        float c[4] = {0, 0, 0, 0};
-        mma_f16(c, a[0], b.a.x, b.a.y);
-        mma_f16(c, a[1], b.a.z, b.a.w);
-        mma_f16(c, a[2], b.b.x, b.b.y);
-        mma_f16(c, a[3], b.b.z, b.b.w);
-        sum[nt][0] = fmaf(c[0], s0, sum[nt][0]);
-        sum[nt][1] = fmaf(c[1], s0, sum[nt][1]);
-        sum[nt][2] = fmaf(c[2], s1, sum[nt][2]);
-        sum[nt][3] = fmaf(c[3], s1, sum[nt][3]);
-    }
+    struct group_x b = load_x(x.at + group * X_GROUP);
+    float c[4] = {0, 0, 0, 0};
+    mma_f16(c, a[0], b.a.x, b.a.y);
+    mma_f16(c, a[1], b.a.z, b.a.w);
+    mma_f16(c, a[2], b.b.x, b.b.y);
+    mma_f16(c, a[3], b.b.z, b.b.w);
+    sum[0] = fmaf(c[0], s0, sum[0]);
+    sum[1] = fmaf(c[1], s0, sum[1]);
+    sum[2] = fmaf(c[2], s1, sum[2]);
+    sum[3] = fmaf(c[3], s1, sum[3]);
 }
 
 /* Double-quantised absmax: a code of 8 bits for each block, a float for each `1 << shift` codes. */
@@ -113,10 +107,10 @@ struct format_nested {
         }
     }
 
-    template <int NT>
-    static __device__ __forceinline__ void
-    multiply(const struct chunk &c, const struct tile_scales &p, int shift, const uint4 *table,
-             const struct x_place &x, int group, int n, uint32_t lane4, float (&sum)[2][NT][4])
+    static __device__ __forceinline__ void multiply(const struct chunk &c,
+                                                    const struct tile_scales &p, int shift,
+                                                    const uint4 *table, const struct x_place &x,
+                                                    int group, uint32_t lane4, float (&sum)[2][4])
     {
 #pragma unroll
         for (int m = 0; m < 2; m++) {
@@ -124,7 +118,7 @@ struct format_nested {
             float n1 = __ldg(p.scale[m] + ((p.flat[m][1] + group) >> shift));
             float s0 = fmaf(table_scale(table, c.codes[m], lane4, 0), n0, p.offset[m]);
             float s1 = fmaf(table_scale(table, c.codes[m], lane4, 1), n1, p.offset[m]);
-            multiply_4bit<NT>(table, c.w[m], s0, s1, x, group, n, lane4, sum[m]);
+            multiply_4bit(table, c.w[m], s0, s1, x, group, lane4, sum[m]);
         }
     }
 };
@@ -148,15 +142,14 @@ struct format_4bit {
         }
     }
 
-    template <int NT>
-    static __device__ __forceinline__ void
-    multiply(const struct chunk &c, const struct tile_scales &p, int shift, const uint4 *table,
-             const struct x_place &x, int group, int n, uint32_t lane4, float (&sum)[2][NT][4])
+    static __device__ __forceinline__ void multiply(const struct chunk &c,
+                                                    const struct tile_scales &p, int shift,
+                                                    const uint4 *table, const struct x_place &x,
+                                                    int group, uint32_t lane4, float (&sum)[2][4])
     {
 #pragma unroll
         for (int m = 0; m < 2; m++)
-            multiply_4bit<NT>(table, c.w[m], c.scale[m].x, c.scale[m].y, x, group, n, lane4,
-                              sum[m]);
+            multiply_4bit(table, c.w[m], c.scale[m].x, c.scale[m].y, x, group, lane4, sum[m]);
     }
 };
 
@@ -188,49 +181,29 @@ template <bool BF16> struct format_16bit {
             mma_f16(c, a, b0, b1);
     }
 
-    template <int NT>
-    static __device__ __forceinline__ void
-    multiply(const struct chunk &c, const struct tile_scales &p, int shift, const uint4 *table,
-             const struct x_place &x, int group, int n, uint32_t lane4, float (&sum)[2][NT][4])
+    static __device__ __forceinline__ void multiply(const struct chunk &c,
+                                                    const struct tile_scales &p, int shift,
+                                                    const uint4 *table, const struct x_place &x,
+                                                    int group, uint32_t lane4, float (&sum)[2][4])
     {
+        const uint4 *at = x.at + group * X_GROUP;
+        struct group_x high = load_x(at), low = load_x(at + x.plane);
 #pragma unroll
-        for (int nt = 0; nt < NT; nt++) {
-            if (NT > 1 && nt * 8 >= n)
-                break;
-            const uint4 *at = x.at + group * x.group + nt * x.pitch;
-            struct group_x high = load_x(at, x.step), low = load_x(at + x.plane, x.step);
+        for (int m = 0; m < 2; m++) {
+            float v[4] = {0, 0, 0, 0};
+            step(v, c.w[m][0], low.a.x, low.a.y);
+            step(v, c.w[m][1], low.a.z, low.a.w);
+            step(v, c.w[m][2], low.b.x, low.b.y);
+            step(v, c.w[m][3], low.b.z, low.b.w);
+            step(v, c.w[m][0], high.a.x, high.a.y);
+            step(v, c.w[m][1], high.a.z, high.a.w);
+            step(v, c.w[m][2], high.b.x, high.b.y);
+            step(v, c.w[m][3], high.b.z, high.b.w);
 #pragma unroll
-            for (int m = 0; m < 2; m++) {
-                float v[4] = {0, 0, 0, 0};
-                step(v, c.w[m][0], low.a.x, low.a.y);
-                step(v, c.w[m][1], low.a.z, low.a.w);
-                step(v, c.w[m][2], low.b.x, low.b.y);
-                step(v, c.w[m][3], low.b.z, low.b.w);
-                step(v, c.w[m][0], high.a.x, high.a.y);
-                step(v, c.w[m][1], high.a.z, high.a.w);
-                step(v, c.w[m][2], high.b.x, high.b.y);
-                step(v, c.w[m][3], high.b.z, high.b.w);
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    sum[m][nt][i] += v[i];
-            }
+            for (int i = 0; i < 4; i++)
+                sum[m][i] += v[i];
         }
     }
-};
-
-/* The format of a layout, and how many chunks a lane can hold on their way. */
-template <enum cuda_layout LAYOUT> struct format_of;
-template <> struct format_of<CUDA_NESTED> {
-    typedef format_nested type;
-    static const int DEPTH = 3;
-};
-template <> struct format_of<CUDA_4BIT> {
-    typedef format_4bit type;
-    static const int DEPTH = 3;
-};
-template <> struct format_of<CUDA_BF16> {
-    typedef format_16bit<true> type;
-    static const int DEPTH = 1;
 };
 
 #endif

@@ -19,12 +19,10 @@ static __global__ void __launch_bounds__(CUDA_THREADS, 1)
     }
     __shared__ struct block_end end;
     const int column = min(w.lane / 4, p.a.n - 1);
-    const int groups = p.a.parts[0].weights.groups;
-    const struct x_place x = {(const uint4 *)p.a.x + column * 4 + w.lane % 4, 32, 64, groups * 64,
-                              p.plane};
-    s.template run<1>(p, w, table, x, leave_warp{p, w, slots, NULL, p.a.row_scale});
+    const struct x_place x = {(const uint4 *)p.a.x + column * 4 + w.lane % 4, p.plane};
+    s.run(p, w, table, x, leave_warp{p, w, slots});
     __syncthreads();
-    block_finish(p, blockIdx.x, slots, NULL, p.a.row_scale, &end);
+    block_finish(p, blockIdx.x, slots, &end);
 }
 
 /* float32 weights as stored: one warp per row of W, eight rows of x at a time. */
@@ -52,7 +50,7 @@ static __global__ void product_f32(const __grid_constant__ struct cuda_pass p)
             for (int o = 16; o; o >>= 1)
                 sum[i] += __shfl_xor_sync(0xffffffffu, sum[i], o);
             if (lane == 0 && first + i < p.a.n)
-                put(p, part, NULL, row, first + i, sum[i] * p.a.row_scale[first + i]);
+                put(p, part, row, first + i, sum[i] * p.a.row_scale[first + i]);
         }
     }
 }

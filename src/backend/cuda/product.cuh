@@ -7,8 +7,8 @@
  * group; within a block by warp; then by block. Nothing is added atomically; the result depends on
  * the matrix and the number of blocks, not on time or on other rows.
  *
- * Up to eight rows (block_finish): warps meet in shared memory; only a tile cut by the border of
- * two blocks goes through `partial`, where whoever comes last adds. More rows: see product.cu.
+ * A pass has at most eight rows. Warps meet in shared memory (block_finish); only a tile cut by the
+ * border of two blocks goes through `partial`, where whoever comes last adds.
  */
 #ifndef CUDA_PRODUCT_CUH
 #define CUDA_PRODUCT_CUH
@@ -98,10 +98,9 @@ static __device__ __forceinline__ float silu(float x)
     return x / (1.0f + expf(-x));
 }
 
-/* Value of one (row, column of x) goes where the operation wants it. `rows`: of the step. */
+/* Value of one (row, column of x) goes where the operation wants it. */
 static __device__ __forceinline__ void put(const struct cuda_pass &p, const struct cuda_part &part,
-                                           const struct cuda_row *rows, size_t row, int col,
-                                           float value)
+                                           size_t row, int col, float value)
 {
     float *out = part.out + (size_t)col * part.weights.rows + row;
     if (p.a.finish == CUDA_ADD) {
@@ -113,50 +112,31 @@ static __device__ __forceinline__ void put(const struct cuda_pass &p, const stru
 }
 
 /* Sums of rows i and i+16 of a tile, before scaling. */
-static __device__ __forceinline__ void finish_two(const struct cuda_pass &p,
-                                                  const struct cuda_row *rows,
-                                                  const float *row_scale, int tile, int i, int col,
-                                                  float low, float high)
+static __device__ __forceinline__ void finish_two(const struct cuda_pass &p, int tile, int i,
+                                                  int col, float low, float high)
 {
-    const float scale = p.unscale * row_scale[col];
+    const float scale = p.unscale * p.a.row_scale[col];
     if (p.a.finish == CUDA_PAIR) {
         size_t row = (size_t)tile * 16 + i;
         if (row < p.a.parts[0].weights.rows)
-            put(p, p.a.parts[0], rows, row, col, silu(low * scale) * (high * scale));
+            put(p, p.a.parts[0], row, col, silu(low * scale) * (high * scale));
         return;
     }
     const struct cuda_part &part = p.a.parts[find_part(p, &tile)];
     size_t row = (size_t)tile * 32 + i;
     if (row < part.weights.rows)
-        put(p, part, rows, row, col, low * scale);
+        put(p, part, row, col, low * scale);
     if (row + 16 < part.weights.rows)
-        put(p, part, rows, row + 16, col, high * scale);
+        put(p, part, row + 16, col, high * scale);
 }
 
-/* Calls f(i, column, sum of row i, sum of row i+16) for what the lane holds of a tile. */
-template <int NT, class FUNCTION>
-static __device__ __forceinline__ void each_sum(int n, int lane, const float (&sum)[2][NT][4],
-                                                FUNCTION f)
-{
-#pragma unroll
-    for (int nt = 0; nt < NT; nt++)
-#pragma unroll
-        for (int i = 0; i < 4; i++) {
-            int col = nt * 8 + 2 * (lane % 4) + i % 2;
-            if (col < n)
-                f(lane / 4 + i / 2 * 8, col, sum[0][nt][i], sum[1][nt][i]);
-        }
-}
-
-template <int NT> static __device__ __forceinline__ void clear(float (&sum)[2][NT][4])
+static __device__ __forceinline__ void clear(float (&sum)[2][4])
 {
 #pragma unroll
     for (int m = 0; m < 2; m++)
 #pragma unroll
-        for (int nt = 0; nt < NT; nt++)
-#pragma unroll
-            for (int i = 0; i < 4; i++)
-                sum[m][nt][i] = 0;
+        for (int i = 0; i < 4; i++)
+            sum[m][i] = 0;
 }
 
 /* ---- a warp's run -----------------------------------------------------------------------------
@@ -198,19 +178,18 @@ template <class F, int DEPTH> struct stream {
     }
 
     /* leave(tile, sum) at the end of each tile and of the run. */
-    template <int NT, class LEAVE>
+    template <class LEAVE>
     __device__ __forceinline__ void run(const struct cuda_pass &p, const struct worker &w,
                                         const uint4 *table, const struct x_place &x, LEAVE leave)
     {
-        float sum[2][NT][4];
+        float sum[2][4];
         clear(sum);
         for (int c = w.first; c < w.last;) {
 #pragma unroll
             for (int s = 0; s < DEPTH; s++) {
                 if (c >= w.last)
                     break;
-                F::template multiply<NT>(chunks[s], place, shift, table, x, group, p.a.n,
-                                         (uint32_t)w.lane * 4, sum);
+                F::multiply(chunks[s], place, shift, table, x, group, (uint32_t)w.lane * 4, sum);
                 if (c + DEPTH < w.last)
                     load(chunks[s], p, w.lane);
                 c++;
@@ -238,21 +217,20 @@ static __device__ __forceinline__ void fill_table(uint4 *table, const struct cud
     }
 }
 
-/* ---- the end of a product of at most eight rows ------------------------------------------------
+/* ---- the end of a product ---------------------------------------------------------------------
  */
 
 /* slots: shared float [CUDA_WARPS][2][32][n], the sums of a run's first and last tile. */
 #define SLOTS_BYTES(n) (CUDA_WARPS * 2 * 32 * (size_t)(n) * sizeof(float))
 
 /* A tile that was one warp's alone. Rare: kept out of the loop's code. */
-static __device__ __noinline__ void finish_own(const struct cuda_pass &p,
-                                               const struct cuda_row *rows, const float *row_scale,
-                                               int tile, const float *mine)
+static __device__ __noinline__ void finish_own(const struct cuda_pass &p, int tile,
+                                               const float *mine)
 {
     const int n = p.a.n;
 #pragma unroll 1
     for (int at = threadIdx.x % 32; at < 16 * n; at += 32)
-        finish_two(p, rows, row_scale, tile, at / n, at % n, mine[at], mine[at + 16 * n]);
+        finish_two(p, tile, at / n, at % n, mine[at], mine[at + 16 * n]);
 }
 
 /* A warp leaves a tile in its slot; if it was the warp's alone, it is done. */
@@ -260,21 +238,23 @@ struct leave_warp {
     const struct cuda_pass &p;
     const struct worker &w;
     float *slots;
-    const struct cuda_row *rows;
-    const float *row_scale;
 
-    __device__ __forceinline__ void operator()(int tile, const float (&sum)[2][1][4])
+    __device__ __forceinline__ void operator()(int tile, const float (&sum)[2][4])
     {
         const int first = tile * p.a.parts[0].weights.groups, n = p.a.n;
         float *mine = slots + (w.warp * 2 + (w.first < first)) * 32 * n;
-        each_sum<1>(n, w.lane, sum, [&](int i, int col, float low, float high) {
-            mine[i * n + col] = low;
-            mine[(i + 16) * n + col] = high;
-        });
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            const int row = w.lane / 4 + i / 2 * 8, col = 2 * (w.lane % 4) + i % 2;
+            if (col < n) {
+                mine[row * n + col] = sum[0][i];
+                mine[(row + 16) * n + col] = sum[1][i];
+            }
+        }
         if (w.first > first || first + p.a.parts[0].weights.groups > w.last)
             return;
         __syncwarp();
-        finish_own(p, rows, row_scale, tile, mine);
+        finish_own(p, tile, mine);
         __syncwarp();
     }
 };
@@ -307,8 +287,7 @@ static __device__ __forceinline__ bool leave_cut_tile(const struct cuda_pass &p,
 
 /* Adds what the warps of the block left; all threads, after a barrier. */
 static __device__ __forceinline__ void block_finish(const struct cuda_pass &p, int block,
-                                                    const float *slots, const struct cuda_row *rows,
-                                                    const float *row_scale, struct block_end *end)
+                                                    const float *slots, struct block_end *end)
 {
     if (block >= p.blocks)
         return;
@@ -334,7 +313,7 @@ static __device__ __forceinline__ void block_finish(const struct cuda_pass &p, i
         if (done)
             continue;
         if (from <= first && last <= to) {
-            finish_two(p, rows, row_scale, tile, at / n, at % n, low, high);
+            finish_two(p, tile, at / n, at % n, low, high);
         } else {
             float *mine = partial_of(p, block, first) + at;
             mine[0] = low;
@@ -365,7 +344,7 @@ static __device__ __forceinline__ void block_finish(const struct cuda_pass &p, i
                 low += __ldcg(theirs);
                 high += __ldcg(theirs + 16 * n);
             }
-            finish_two(p, rows, row_scale, tile, at / n, at % n, low, high);
+            finish_two(p, tile, at / n, at % n, low, high);
         }
     }
 }
