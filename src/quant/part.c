@@ -16,16 +16,6 @@ struct quant_span quant_share(size_t n, size_t unit, int part, int parts)
     return (struct quant_span){first, (end < n ? end : n) - first};
 }
 
-static size_t divisor(size_t a, size_t b)
-{
-    while (b) {
-        size_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
-
 /* Where a part lies: rows x cols values, the first at flat index `first`, rows `pitch` apart. */
 struct window {
     size_t rows, cols, first, pitch;
@@ -48,8 +38,8 @@ static bool contiguous(const struct window *w)
 /* The largest run of values of which the whole's runs of n consist, and the part's too. */
 static size_t run_within(const struct window *w, size_t n)
 {
-    n = divisor(n, w->first);
-    return contiguous(w) ? n : divisor(divisor(n, w->cols), w->pitch);
+    n = size_divisor(n, w->first);
+    return contiguous(w) ? n : size_divisor(size_divisor(n, w->cols), w->pitch);
 }
 
 /* Flat index in the whole of the part's value i. */

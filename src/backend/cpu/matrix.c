@@ -15,13 +15,7 @@
  * repeated for each of its parts, gcd(cols, block_size) columns wide. */
 static size_t scale_group(const struct quant_source *s)
 {
-    size_t a = s->cols, b = s->block_size;
-    while (b) {
-        size_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
+    return size_divisor(s->cols, s->block_size);
 }
 
 struct layout {
