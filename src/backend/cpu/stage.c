@@ -3,25 +3,14 @@
  */
 #include "backend/cpu/stage.h"
 
+#include "backend/carve.h"
+
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 
 #define ALIGN         64 /* bytes: a cache line and an AVX-512 register */
 #define OPS_PER_LAYER 16 /* more of them (many vectors) are run in several programs */
-
-/* Walks over the buffers: with base NULL it only adds up, else it hands out. */
-struct carver {
-    uint8_t *base;
-    size_t used;
-};
-
-static void *carve(struct carver *c, size_t count, size_t size)
-{
-    void *p = c->base ? c->base + c->used : NULL;
-    c->used += (count * size + ALIGN - 1) / ALIGN * ALIGN;
-    return p;
-}
 
 static size_t widest_input(const struct backend_shape *s)
 {
@@ -68,7 +57,7 @@ static size_t cache_bytes(const struct backend_shape *s)
 
 static size_t workspace_bytes(const struct backend_shape *s, int threads)
 {
-    struct carver measure = {NULL, 0};
+    struct carver measure = {NULL, 0, ALIGN};
     struct backend_stage unused;
     carve_stage(&measure, s, threads, &unused);
     return measure.used;
@@ -109,7 +98,7 @@ int cpu_stage_new(struct backend_device *device, const struct backend_shape *sha
         cpu_stage_free(stage);
         return error_memory(err, bytes + 2 * cache, "the workspace and the KV cache");
     }
-    struct carver carver = {block, 0};
+    struct carver carver = {block, 0, ALIGN};
     carve_stage(&carver, shape, device->threads, stage);
     *out = stage;
     return 0;

@@ -3,24 +3,13 @@
  */
 #include "backend/cuda/stage.h"
 
+#include "backend/carve.h"
+
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define ALIGN 256
-
-/* Walks over the buffers: with base NULL it only adds up, else it hands out. */
-struct carver {
-    uint8_t *base;
-    size_t used;
-};
-
-static void *carve(struct carver *c, size_t count, size_t size)
-{
-    void *p = c->base ? c->base + c->used : NULL;
-    c->used += (count * size + ALIGN - 1) / ALIGN * ALIGN;
-    return p;
-}
 
 static size_t larger(size_t a, size_t b)
 {
@@ -113,7 +102,7 @@ static void carve_stage(struct carver *c, const struct backend_shape *s,
 
 static size_t workspace_bytes(const struct backend_shape *s, const struct backend_device *device)
 {
-    struct carver measure = {NULL, 0};
+    struct carver measure = {NULL, 0, ALIGN};
     struct backend_stage unused;
     carve_stage(&measure, s, device, &unused);
     return measure.used;
@@ -222,7 +211,7 @@ static int upload_rope(struct backend_stage *stage, struct gyaru_error *err)
  * must be zero. The caches hold nothing that is read before it is written. */
 static int prepare(struct backend_stage *stage, size_t bytes, struct gyaru_error *err)
 {
-    struct carver carver = {stage->block, 0};
+    struct carver carver = {stage->block, 0, ALIGN};
     struct cuda_cache *c = &stage->cache;
     if (c->type == CUDA_KV_INT8) {
         size_t elements = (size_t)stage->shape.n_layers * (size_t)c->slots * (size_t)c->kv_heads *
