@@ -135,14 +135,18 @@ struct cuda_cache {
 
 void cuda_embed(const struct cuda_weights *table, const struct cuda_row *rows, int n, float *x,
                 cudaStream_t stream);
-/* rope: [context][head_dim], head_dim/2 cosines, then sines. Rotates q in place. */
-void cuda_append(const struct cuda_cache *cache, int layer, const struct cuda_row *rows, int n,
-                 const float *rope, float *q, const float *k, const float *v, cudaStream_t stream);
-
-/* The same for a cache of int8. */
-void cuda_append_int8(const struct cuda_cache *cache, int layer, const struct cuda_row *rows, int n,
-                      const float *rope, float *q, const float *k, const float *v,
-                      cudaStream_t stream);
+/* Rope, and K and V of a step's rows into the cache. */
+struct cuda_append {
+    struct cuda_cache cache;
+    int layer;
+    const struct cuda_row *rows;
+    const float *rope;  /* [context][head_dim]: head_dim/2 cosines, then sines */
+    float *q;           /* [n, heads, head_dim], rotated in place */
+    const float *k, *v; /* [n, kv_heads, head_dim] */
+    int n;
+};
+void cuda_append(const struct cuda_append *a, cudaStream_t stream);
+void cuda_append_int8(const struct cuda_append *a, cudaStream_t stream); /* a cache of int8 */
 
 struct cuda_attention {
     struct cuda_cache cache;

@@ -7,17 +7,8 @@
 #define THREADS 256
 #define WARPS   (THREADS / 32)
 
-struct append_args {
-    struct cuda_cache cache;
-    int layer;
-    const struct cuda_row *rows;
-    const float *rope;
-    float *q;
-    const float *k, *v;
-};
-
 static __global__ void __launch_bounds__(THREADS)
-    append_int8(const __grid_constant__ struct append_args a)
+    append_int8(const __grid_constant__ struct cuda_append a)
 {
     const struct cuda_cache &c = a.cache;
     const struct cuda_row row = a.rows[blockIdx.x];
@@ -33,10 +24,7 @@ static __global__ void __launch_bounds__(THREADS)
     }
 }
 
-void cuda_append_int8(const struct cuda_cache *cache, int layer, const struct cuda_row *rows, int n,
-                      const float *rope, float *q, const float *k, const float *v,
-                      cudaStream_t stream)
+void cuda_append_int8(const struct cuda_append *a, cudaStream_t stream)
 {
-    struct append_args a = {*cache, layer, rows, rope, q, k, v};
-    launch(append_int8, dim3(n), THREADS, 0, stream, a);
+    launch(append_int8, dim3(a->n), THREADS, 0, stream, *a);
 }

@@ -360,17 +360,29 @@ static int load(struct backend_matrix *m, const struct quant_source *s, const st
     return 0;
 }
 
+/* One without weights yet, and what they will take; NULL: refused. */
+static struct backend_matrix *begin_matrix(struct backend_device *device,
+                                           const struct quant_source *s, struct plan *p,
+                                           struct gyaru_error *err)
+{
+    struct backend_matrix *m = NULL;
+    if (!plan_of(s, p))
+        (void)error_set(err, GYARU_FAILED, "a matrix of %zu x %zu is larger than cuda can hold",
+                        s->rows, s->cols);
+    else if (!(m = calloc(1, sizeof *m)))
+        (void)error_memory(err, sizeof *m, "weights");
+    else
+        m->device = device;
+    return m;
+}
+
 int cuda_matrix_new(struct backend_device *device, const struct quant_source *source,
                     struct backend_matrix **out, struct gyaru_error *err)
 {
     struct plan p;
-    if (!plan_of(source, &p))
-        return error_set(err, GYARU_FAILED, "a matrix of %zu x %zu is larger than cuda can hold",
-                         source->rows, source->cols);
-    struct backend_matrix *m = calloc(1, sizeof *m);
+    struct backend_matrix *m = begin_matrix(device, source, &p, err);
     if (!m)
-        return error_memory(err, sizeof *m, "weights");
-    m->device = device;
+        return -1;
     cuda_enter(device);
     if ((!device->loader.ready && cuda_loader_init(&device->loader, err)) ||
         load(m, source, &p, err)) {
@@ -472,13 +484,10 @@ static int load_table(struct backend_matrix *m, const struct quant_source *s,
 int cuda_table_new(struct backend_device *device, const struct quant_source *source,
                    struct backend_matrix **out, struct gyaru_error *err)
 {
-    if (cuda_table_bytes(device, source) == UINT64_MAX)
-        return error_set(err, GYARU_FAILED, "a matrix of %zu x %zu is larger than cuda can hold",
-                         source->rows, source->cols);
-    struct backend_matrix *m = calloc(1, sizeof *m);
+    struct plan p;
+    struct backend_matrix *m = begin_matrix(device, source, &p, err);
     if (!m)
-        return error_memory(err, sizeof *m, "weights");
-    m->device = device;
+        return -1;
     m->host = true;
     cuda_enter(device);
     if (load_table(m, source, err)) {

@@ -14,11 +14,12 @@ struct memory_args {
     uint32_t *sink;
 };
 
-static __global__ void __launch_bounds__(THREADS)
-    read_memory(const __grid_constant__ struct memory_args a)
+/* use(place, value) for all that the thread reads, FLIGHT loads of which are on their way at once.
+ */
+template <class USE>
+static __device__ __forceinline__ void each_flight(const struct memory_args &a, USE use)
 {
     const size_t stride = (size_t)gridDim.x * THREADS;
-    uint32_t bits = 0;
     size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
     for (; i + (FLIGHT - 1) * stride < a.n; i += FLIGHT * stride) {
         uint4 v[FLIGHT];
@@ -27,8 +28,15 @@ static __global__ void __launch_bounds__(THREADS)
             v[j] = load_once(a.from + i + j * stride);
 #pragma unroll
         for (int j = 0; j < FLIGHT; j++)
-            bits |= v[j].x | v[j].y | v[j].z | v[j].w;
+            use(i + j * stride, v[j]);
     }
+}
+
+static __global__ void __launch_bounds__(THREADS)
+    read_memory(const __grid_constant__ struct memory_args a)
+{
+    uint32_t bits = 0;
+    each_flight(a, [&](size_t, const uint4 &v) { bits |= v.x | v.y | v.z | v.w; });
     if (bits == 1) /* the memory holds zeros */
         *a.sink = bits;
 }
@@ -36,17 +44,7 @@ static __global__ void __launch_bounds__(THREADS)
 static __global__ void __launch_bounds__(THREADS)
     copy_memory(const __grid_constant__ struct memory_args a)
 {
-    const size_t stride = (size_t)gridDim.x * THREADS;
-    size_t i = (size_t)blockIdx.x * THREADS + threadIdx.x;
-    for (; i + (FLIGHT - 1) * stride < a.n; i += FLIGHT * stride) {
-        uint4 v[FLIGHT];
-#pragma unroll
-        for (int j = 0; j < FLIGHT; j++)
-            v[j] = load_once(a.from + i + j * stride);
-#pragma unroll
-        for (int j = 0; j < FLIGHT; j++)
-            a.to[i + j * stride] = v[j];
-    }
+    each_flight(a, [&](size_t i, const uint4 &v) { a.to[i] = v; });
 }
 
 void cuda_read_memory(const void *from, size_t n, uint32_t *sink, int blocks, cudaStream_t stream)

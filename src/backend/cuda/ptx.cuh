@@ -14,21 +14,19 @@
 
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
 
-/* Launch errors stay with the runtime: cudaGetLastError() after the step names them. */
+/* With one attribute, or `n` 0. Launch errors stay with the runtime: cudaGetLastError() after the
+ * step names them. */
 template <class A>
 static void launch_with(void (*kernel)(A), dim3 grid, unsigned threads, size_t shared,
-                        cudaStream_t stream, const A &a, bool together)
+                        cudaStream_t stream, const A &a, cudaLaunchAttribute attribute, unsigned n)
 {
     cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute attribute = {};
     config.gridDim = grid;
     config.blockDim = dim3(threads);
     config.dynamicSmemBytes = shared;
     config.stream = stream;
-    attribute.id = cudaLaunchAttributeCooperative;
-    attribute.val.cooperative = 1;
     config.attrs = &attribute;
-    config.numAttrs = together;
+    config.numAttrs = n;
     (void)cudaLaunchKernelEx(&config, kernel, a);
 }
 
@@ -36,7 +34,7 @@ template <class A>
 static void launch(void (*kernel)(A), dim3 grid, unsigned threads, size_t shared,
                    cudaStream_t stream, const A &a)
 {
-    launch_with(kernel, grid, threads, shared, stream, a, false);
+    launch_with(kernel, grid, threads, shared, stream, a, cudaLaunchAttribute(), 0);
 }
 
 /* All blocks run at the same time, so that they may wait for each other. */
@@ -44,7 +42,10 @@ template <class A>
 static void launch_together(void (*kernel)(A), dim3 grid, unsigned threads, size_t shared,
                             cudaStream_t stream, const A &a)
 {
-    launch_with(kernel, grid, threads, shared, stream, a, true);
+    cudaLaunchAttribute together = {};
+    together.id = cudaLaunchAttributeCooperative;
+    together.val.cooperative = 1;
+    launch_with(kernel, grid, threads, shared, stream, a, together, 1);
 }
 
 /* For a chain of kernels, each of which reads what the one before it wrote: the next may begin
@@ -55,19 +56,12 @@ static void launch_chained(void (*kernel)(A), dim3 grid, unsigned threads, size_
                            cudaStream_t stream, const A &a)
 {
     int device = 0, major = 0;
-    cudaLaunchConfig_t config = {};
-    cudaLaunchAttribute attribute = {};
+    cudaLaunchAttribute early = {};
     (void)cudaGetDevice(&device);
     (void)cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
-    config.gridDim = grid;
-    config.blockDim = dim3(threads);
-    config.dynamicSmemBytes = shared;
-    config.stream = stream;
-    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attribute.val.programmaticStreamSerializationAllowed = 1;
-    config.attrs = &attribute;
-    config.numAttrs = major >= 9;
-    (void)cudaLaunchKernelEx(&config, kernel, a);
+    early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    early.val.programmaticStreamSerializationAllowed = 1;
+    launch_with(kernel, grid, threads, shared, stream, a, early, major >= 9);
 }
 
 /* At the head of a kernel: the next of the chain may begin when all blocks have come here. */

@@ -22,14 +22,19 @@ static __device__ __forceinline__ float warp_max(float v)
     return v;
 }
 
-/* All threads of the block must call; all get the result. `shared` holds 32 floats. */
-static __device__ __forceinline__ float block_sum(float v, float *shared)
+/* A value of each warp, by warp, where all threads then see it. */
+static __device__ __forceinline__ void leave_warp_value(float v, float *shared)
 {
-    v = warp_sum(v);
     __syncthreads();
     if (threadIdx.x % 32 == 0)
         shared[threadIdx.x / 32] = v;
     __syncthreads();
+}
+
+/* All threads of the block must call; all get the result. `shared` holds 32 floats. */
+static __device__ __forceinline__ float block_sum(float v, float *shared)
+{
+    leave_warp_value(warp_sum(v), shared);
     float total = 0;
     for (unsigned i = 0; i < blockDim.x / 32; i++)
         total += shared[i];
@@ -38,11 +43,7 @@ static __device__ __forceinline__ float block_sum(float v, float *shared)
 
 static __device__ __forceinline__ float block_max(float v, float *shared)
 {
-    v = warp_max(v);
-    __syncthreads();
-    if (threadIdx.x % 32 == 0)
-        shared[threadIdx.x / 32] = v;
-    __syncthreads();
+    leave_warp_value(warp_max(v), shared);
     float most = shared[0];
     for (unsigned i = 1; i < blockDim.x / 32; i++)
         most = fmaxf(most, shared[i]);

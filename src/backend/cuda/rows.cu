@@ -77,16 +77,7 @@ void cuda_embed(const struct cuda_weights *table, const struct cuda_row *rows, i
 /* ---- rope and KV append -----------------------------------------------------------------------
  */
 
-struct append_args {
-    struct cuda_cache cache;
-    int layer;
-    const struct cuda_row *rows;
-    const float *rope;
-    float *q;
-    const float *k, *v;
-};
-
-static __global__ void append(const __grid_constant__ struct append_args a)
+static __global__ void append(const __grid_constant__ struct cuda_append a)
 {
     const struct cuda_cache &c = a.cache;
     const struct cuda_row row = a.rows[blockIdx.x];
@@ -108,15 +99,12 @@ static __global__ void append(const __grid_constant__ struct append_args a)
     }
 }
 
-void cuda_append(const struct cuda_cache *cache, int layer, const struct cuda_row *rows, int n,
-                 const float *rope, float *q, const float *k, const float *v, cudaStream_t stream)
+void cuda_append(const struct cuda_append *a, cudaStream_t stream)
 {
-    if (cache->type == CUDA_KV_INT8) {
-        cuda_append_int8(cache, layer, rows, n, rope, q, k, v, stream);
-        return;
-    }
-    struct append_args a = {*cache, layer, rows, rope, q, k, v};
-    launch(append, dim3(n), THREADS, 0, stream, a);
+    if (a->cache.type == CUDA_KV_INT8)
+        cuda_append_int8(a, stream);
+    else
+        launch(append, dim3(a->n), THREADS, 0, stream, *a);
 }
 
 /* ---- steering ---------------------------------------------------------------------------------

@@ -194,7 +194,8 @@ static void run_qkv(struct backend_stage *stage, const struct step_op *op, int n
     else
         for (int i = 0; i < 3; i++)
             multiply(stage, &in, &outputs[i], 1, CUDA_STORE);
-    cuda_append(&stage->cache, op->index, stage->rows, n, stage->rope, stage->q, stage->k, stage->v,
+    cuda_append(&(struct cuda_append){stage->cache, op->index, stage->rows, stage->rope, stage->q,
+                                      stage->k, stage->v, n},
                 stage->device->stream);
 }
 
