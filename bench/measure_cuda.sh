@@ -109,13 +109,16 @@ nvidia-smi --query-gpu=name,driver_version,memory.total,memory.free --format=csv
 
 # Correct first: no timing of what is wrong.
 status=0
-wants test && for test in test_cuda test_cuda_model test_cuda_reference; do
-    say "$test"
-    ours 90 "$device/$test" >"$results/$test.txt" 2>&1
-    rc=$?
-    tail -n 30 "$results/$test.txt"
-    [ $rc = 0 ] || { echo "$test: FAILED ($rc)"; status=1; }
-done
+run_tests() {
+    for test in "$@"; do
+        say "$test"
+        ours 90 "$device/$test" >"$results/$test.txt" 2>&1
+        rc=$?
+        tail -n 30 "$results/$test.txt"
+        [ $rc = 0 ] || { echo "$test: FAILED ($rc)"; status=1; }
+    done
+}
+wants test && run_tests test_cuda test_cuda_model test_cuda_reference
 wants bench && for shape in $shapes; do
     say "bench $shape"
     ours 120 "$device/device" --shape "$shape" --device cuda --json >"$results/$shape.json" \
@@ -126,13 +129,7 @@ if wants pair; then
     export NCCL_NVLS_ENABLE=0
     gpus=$(nvidia-smi --query-gpu=index --format=csv,noheader | wc -l)
     [ "$gpus" -ge 2 ] || { echo "pair: $gpus GPU: SKIP"; status=1; }
-    [ "$gpus" -ge 2 ] && for test in test_cuda_pair test_cuda_model_pair test_cuda_reference_pair; do
-        say "$test"
-        ours 90 "$device/$test" >"$results/$test.txt" 2>&1
-        rc=$?
-        tail -n 30 "$results/$test.txt"
-        [ $rc = 0 ] || { echo "$test: FAILED ($rc)"; status=1; }
-    done
+    [ "$gpus" -ge 2 ] && run_tests test_cuda_pair test_cuda_model_pair test_cuda_reference_pair
     [ "$gpus" -ge 2 ] && for shape in $shapes; do
         for gpu in cuda:0 cuda:0,1; do
             say "pair $shape on $gpu"
