@@ -1,10 +1,9 @@
 /*
  * chunk.c - the operations of a step of more than CUDA_GRAPH_ROWS rows. See chunk.h.
  *
- * A product goes one of two ways: by batch.cu, which reads the weights as they lie, or, of 4-bit
- * weights and CUDA_CHUNK_ROWS rows and more, expanded and through cuBLASLt. Attention of more than
- * CUDA_FLASH_ROWS rows over a cache of halves is tiled. What can go neither way (float32 weights,
- * parts that are not alike) stays with step.c: an operation is taken here as a whole or not at all.
+ * Products go one of two ways (wide.h). Attention of more than CUDA_FLASH_ROWS rows over a cache of
+ * halves is tiled. What cannot be done so stays with step.c: an operation is taken here as a whole
+ * or not at all.
  *
  * Who holds what: `packed` has the rows that the next product reads, `partial` (batch.cu) or `h`
  * (cuBLASLt) what it gives. Where gate_up is taken here, down is too, the same way, and finds its
@@ -13,18 +12,12 @@
  * What is added to the stream is packed for the operation that follows, steering edits between them
  * included, if all rows are at hand: `prepared` is that operation then, and edits up to `done` are.
  */
-#include "backend/cuda/stage.h"
+#include "backend/cuda/wide.h"
 
 #include <limits.h>
-#include <math.h>
 #include <stdlib.h>
 
 #define PRODUCT_ROWS 1024 /* rows of the widest product that are held at once, about */
-
-static size_t padded_to(size_t n, size_t to)
-{
-    return (n + to - 1) / to * to;
-}
 
 static size_t larger(size_t a, size_t b)
 {
@@ -101,162 +94,8 @@ size_t cuda_chunk_partial(const struct backend_device *device, const struct back
                   (size_t)device->multiprocessors * CUDA_BLOCK_ROWS + vocab);
 }
 
-/* ---- products ---------------------------------------------------------------------------------
+/* ---- operations -------------------------------------------------------------------------------
  */
-
-enum way { WAY_NONE, WAY_BATCH, WAY_GEMM };
-
-static bool is_4bit(const struct backend_matrix *m)
-{
-    return m->w.layout == CUDA_NESTED || m->w.layout == CUDA_4BIT;
-}
-
-static bool all_4bit(const struct backend_matrix *const *parts, int n)
-{
-    for (int i = 0; i < n; i++)
-        if (!is_4bit(parts[i]))
-            return false;
-    return true;
-}
-
-static bool all_alike(const struct backend_matrix *const *parts, int n)
-{
-    for (int i = 0; i < n; i++)
-        if (parts[i]->w.layout == CUDA_F32 || parts[i]->host ||
-            !cuda_matrix_alike(parts[0], parts[i]))
-            return false;
-    return true;
-}
-
-/* Of a product of n rows. */
-static enum way way_of(const struct backend_stage *stage, int n,
-                       const struct backend_matrix *const *parts, int n_parts)
-{
-    if (n <= CUDA_GRAPH_ROWS)
-        return WAY_NONE;
-    if (stage->gemms.blas && n >= CUDA_CHUNK_ROWS && all_4bit(parts, n_parts))
-        return WAY_GEMM;
-    return all_alike(parts, n_parts) ? WAY_BATCH : WAY_NONE;
-}
-
-/* Weights of one product, one part under the other: out gets `pitch` columns. */
-struct wide {
-    enum way way;
-    const struct backend_matrix *const *parts;
-    int n_parts, pitch, cols;
-    int at[3]; /* column of out where a part begins */
-    float alpha;
-    struct cuda_cut cut;
-};
-
-/* The power of two that brings the largest weight of all parts below 2^15. */
-static int exponent_of(const struct backend_matrix *const *parts, int n)
-{
-    float ceiling = 0;
-    int e = 0;
-    for (int i = 0; i < n; i++)
-        ceiling = fmaxf(ceiling, parts[i]->w.ceiling);
-    if (!(ceiling > 0) || isinf(ceiling))
-        return 0;
-    (void)frexpf(ceiling, &e); /* ceiling < 2^e */
-    e = 15 - e;
-    return e > 100 ? 100 : e < -100 ? -100 : e;
-}
-
-static void expand(struct backend_stage *stage, struct wide *w)
-{
-    int e = exponent_of(w->parts, w->n_parts);
-    w->alpha = ldexpf(1, -e);
-    for (int i = 0; i < w->n_parts; i++) {
-        size_t padded = padded_to(w->parts[i]->w.rows, CUDA_PAD);
-        w->at[i] = w->pitch;
-        cuda_expand(&(struct cuda_expand){.w = w->parts[i]->w,
-                                          .padded = padded,
-                                          .scale = ldexpf(1, e),
-                                          .out = (uint16_t *)stage->expanded +
-                                                 (size_t)w->pitch * (size_t)w->cols},
-                    stage->device->stream);
-        w->pitch += (int)padded;
-    }
-}
-
-/* The product of some matrices, ready to be multiplied by rows. */
-static struct wide widen(struct backend_stage *stage, enum way way,
-                         const struct backend_matrix *const *parts, int n)
-{
-    struct wide out = {
-        .way = way, .parts = parts, .n_parts = n, .cols = parts[0]->w.groups * CUDA_GROUP};
-    if (way == WAY_GEMM) {
-        expand(stage, &out);
-        return out;
-    }
-    struct cuda_weights weights[3];
-    for (int i = 0; i < n; i++) {
-        weights[i] = parts[i]->w;
-        out.at[i] = out.pitch;
-        out.pitch += parts[i]->w.tiles * CUDA_TILE_ROWS;
-    }
-    out.cut = cuda_cut_of(weights, n, stage->device->multiprocessors);
-    return out;
-}
-
-static void run_gemm(struct backend_stage *stage, const struct cuda_gemm *gemm)
-{
-    if (!cuda_gemm_run(&stage->gemms, gemm, stage->device->stream))
-        stage->failed = "cuBLASLt refused a product";
-}
-
-/* Rows [first, first+n) of x, of which there are `all`. row_scale: of row 0, NULL: none. */
-static struct cuda_product_rows multiply(struct backend_stage *stage, const struct wide *w,
-                                         const void *x, int all, int first, int n,
-                                         const float *row_scale)
-{
-    const uint16_t *from = (const uint16_t *)x + (size_t)first * (size_t)w->cols;
-    struct cuda_product_rows out = {.n = n,
-                                    .pitch = w->pitch,
-                                    .row_scale = row_scale ? row_scale + first : NULL,
-                                    .cut = w->cut};
-    if (w->way == WAY_GEMM) {
-        run_gemm(stage, &(struct cuda_gemm){.m = w->pitch,
-                                            .n = n,
-                                            .k = w->cols,
-                                            .w = stage->expanded,
-                                            .x = from,
-                                            .out = stage->h,
-                                            .pitch = w->pitch,
-                                            .alpha = w->alpha});
-        out.product = stage->h;
-        return out;
-    }
-    struct cuda_batch batch = {.n_parts = w->n_parts,
-                               .cut = w->cut,
-                               .n = n,
-                               .x = from,
-                               .plane = (size_t)all * (size_t)w->cols / 8,
-                               .unscale = 1 / w->parts[0]->w.table_scale,
-                               .shared = stage->device->shared,
-                               .out = stage->partial};
-    for (int i = 0; i < w->n_parts; i++)
-        batch.parts[i] = w->parts[i]->w;
-    cuda_batch(&batch, stage->device->stream);
-    out.product = stage->partial;
-    return out;
-}
-
-/* How many rows of a product are made at once, of n: equal shares. */
-static int share_of(const struct backend_stage *stage, const struct wide *w, int n)
-{
-    size_t most = stage->h_floats / (size_t)w->pitch;
-    if (w->way == WAY_BATCH) {
-        const int kernel = cuda_batch_rows(w->parts[0]->w.layout, stage->device->shared);
-        most =
-            stage->partial_floats / ((size_t)(w->cut.blocks + w->cut.row_blocks) * CUDA_BLOCK_ROWS);
-        most = most < (size_t)kernel ? most : (size_t)kernel;
-    }
-    int parts = (int)(((size_t)n + most - 1) / most);
-    int rows = (int)padded_to((size_t)((n + parts - 1) / parts), CUDA_PAD);
-    return rows < (int)most ? rows : (int)most;
-}
 
 static struct cuda_plain plain_of(const struct backend_stage *stage, const struct backend_matrix *m,
                                   const float *x, const struct backend_vector *norm, int n,
@@ -272,9 +111,6 @@ static struct cuda_plain plain_of(const struct backend_stage *stage, const struc
                                .out = out,
                                .row_scale = stage->row_scale};
 }
-
-/* ---- operations -------------------------------------------------------------------------------
- */
 
 /* The next operation of a kind, NULL if there is none; and the one before. */
 static const struct step_op *after(const struct step_list *list, int i, enum step_kind kind)
@@ -294,26 +130,29 @@ static const struct step_op *before(const struct step_list *list, int i, enum st
 }
 
 /* gate_up and the down that follows it go the same way. */
-static enum way mlp_way(const struct backend_stage *stage, int n, const struct step_op *gate_up,
-                        const struct step_op *down)
+static enum cuda_way mlp_way(const struct backend_stage *stage, int n,
+                             const struct step_op *gate_up, const struct step_op *down)
 {
     if (!gate_up || !down || stage->shape.intermediate > CUDA_GATE_MOST)
-        return WAY_NONE;
-    enum way way = way_of(stage, n, gate_up->matrix, 2), other = way_of(stage, n, down->matrix, 1);
+        return CUDA_WAY_NONE;
+    enum cuda_way way = cuda_way_of(stage, n, gate_up->matrix, 2),
+                  other = cuda_way_of(stage, n, down->matrix, 1);
     if (way == other)
         return way;
-    return all_alike(gate_up->matrix, 2) && all_alike(down->matrix, 1) ? WAY_BATCH : WAY_NONE;
+    return cuda_all_alike(gate_up->matrix, 2) && cuda_all_alike(down->matrix, 1) ? CUDA_WAY_BATCH
+                                                                                 : CUDA_WAY_NONE;
 }
 
 /* Of the operation itself; an operation that reads no norm'ed x has none. */
-static enum way norm_way(const struct backend_stage *stage, const struct step_list *list, int i)
+static enum cuda_way norm_way(const struct backend_stage *stage, const struct step_list *list,
+                              int i)
 {
     const struct step_op *op = &list->ops[i];
     if (op->kind == STEP_QKV)
-        return way_of(stage, list->n, op->matrix, 3);
+        return cuda_way_of(stage, list->n, op->matrix, 3);
     if (op->kind == STEP_GATE_UP)
         return mlp_way(stage, list->n, op, after(list, i, STEP_DOWN));
-    return WAY_NONE;
+    return CUDA_WAY_NONE;
 }
 
 /* Where that operation finds its x: gate_up through cuBLASLt has down's input before it. */
@@ -321,7 +160,7 @@ static void *norm_place(const struct backend_stage *stage, const struct step_lis
 {
     const struct step_op *op = &list->ops[i];
     size_t before_it = 0;
-    if (op->kind == STEP_GATE_UP && norm_way(stage, list, i) == WAY_GEMM)
+    if (op->kind == STEP_GATE_UP && norm_way(stage, list, i) == CUDA_WAY_GEMM)
         before_it = (size_t)list->n * padded_to((size_t)stage->shape.intermediate, CUDA_GROUP);
     return (uint16_t *)stage->packed + before_it;
 }
@@ -342,17 +181,17 @@ static const void *norm_input(struct backend_stage *stage, const struct step_lis
 static bool run_qkv(struct backend_stage *stage, const struct step_list *list, int i)
 {
     const struct step_op *op = &list->ops[i];
-    const enum way way = norm_way(stage, list, i);
-    if (way == WAY_NONE)
+    const enum cuda_way way = norm_way(stage, list, i);
+    if (way == CUDA_WAY_NONE)
         return false;
     const void *x = norm_input(stage, list, i);
     const size_t queries = (size_t)stage->shape.n_heads * (size_t)stage->shape.head_dim;
-    struct wide w = widen(stage, way, op->matrix, 3);
-    const int n = list->n, share = share_of(stage, &w, n);
+    struct cuda_wide w = cuda_widen(stage, way, op->matrix, 3);
+    const int n = list->n, share = cuda_wide_share(stage, &w, n);
     for (int first = 0; first < n; first += share) {
         const int rows = n - first < share ? n - first : share;
         struct cuda_append_rows append = {
-            .p = multiply(stage, &w, x, n, first, rows, stage->row_scale),
+            .p = cuda_wide_multiply(stage, &w, x, n, first, rows, stage->row_scale),
             .cache = stage->cache,
             .layer = op->index,
             .rows = stage->rows + first,
@@ -371,8 +210,8 @@ static bool run_qkv(struct backend_stage *stage, const struct step_list *list, i
 static bool feeds(const struct backend_stage *stage, const struct step_list *list,
                   const struct step_op *project)
 {
-    return stage->n_tiles && project && all_4bit(project->matrix, 1) &&
-           way_of(stage, list->n, project->matrix, 1) != WAY_NONE;
+    return stage->n_tiles && project && cuda_all_4bit(project->matrix, 1) &&
+           cuda_way_of(stage, list->n, project->matrix, 1) != CUDA_WAY_NONE;
 }
 
 static bool run_attend(struct backend_stage *stage, const struct step_list *list, int i)
@@ -412,7 +251,7 @@ static void find_next(struct backend_stage *stage, const struct step_list *list,
         add->edits[add->n_edits++] =
             (struct cuda_edit_of){list->ops[next].index, list->ops[next].norm->data};
     stage->done = next - 1;
-    if (next == list->n_ops || norm_way(stage, list, next) == WAY_NONE)
+    if (next == list->n_ops || norm_way(stage, list, next) == CUDA_WAY_NONE)
         return;
     add->pack = plain_of(stage, list->ops[next].matrix[0], add->x, list->ops[next].norm, list->n,
                          norm_place(stage, list, next));
@@ -421,28 +260,29 @@ static void find_next(struct backend_stage *stage, const struct step_list *list,
 
 /* x += the op's matrix times rows that lie packed. */
 static void add_product(struct backend_stage *stage, const struct step_list *list, int i,
-                        enum way way, const void *x, const float *row_scale)
+                        enum cuda_way way, const void *x, const float *row_scale)
 {
     const int n = list->n, hidden = stage->shape.hidden;
-    struct wide w = widen(stage, way, list->ops[i].matrix, 1);
-    const int share = share_of(stage, &w, n);
+    struct cuda_wide w = cuda_widen(stage, way, list->ops[i].matrix, 1);
+    const int share = cuda_wide_share(stage, &w, n);
     struct cuda_add_rows add = {.cols = hidden, .x = stage->x, .rows = stage->rows};
-    if (way == WAY_GEMM && !row_scale) { /* the library adds */
-        run_gemm(stage, &(struct cuda_gemm){.m = hidden,
-                                            .n = n,
-                                            .k = w.cols,
-                                            .w = stage->expanded,
-                                            .x = x,
-                                            .out = stage->x,
-                                            .pitch = hidden,
-                                            .alpha = w.alpha,
-                                            .beta = 1});
+    if (way == CUDA_WAY_GEMM && !row_scale) { /* the library adds */
+        cuda_wide_gemm(stage, &(struct cuda_gemm){.m = hidden,
+                                                  .n = n,
+                                                  .k = w.cols,
+                                                  .w = stage->expanded,
+                                                  .x = x,
+                                                  .out = stage->x,
+                                                  .pitch = hidden,
+                                                  .alpha = w.alpha,
+                                                  .beta = 1});
         return;
     }
     if (share >= n && !stage->member)
         find_next(stage, list, i, &add);
     for (int first = 0; first < n; first += share) {
-        add.p = multiply(stage, &w, x, n, first, n - first < share ? n - first : share, row_scale);
+        add.p = cuda_wide_multiply(stage, &w, x, n, first, n - first < share ? n - first : share,
+                                   row_scale);
         add.x = stage->x + (size_t)first * (size_t)hidden;
         cuda_add_rows(&add, stage->device->stream);
     }
@@ -451,8 +291,8 @@ static void add_product(struct backend_stage *stage, const struct step_list *lis
 static bool run_project(struct backend_stage *stage, const struct step_list *list, int i)
 {
     const struct step_op *op = &list->ops[i];
-    const enum way way = way_of(stage, list->n, op->matrix, 1);
-    if (way == WAY_NONE)
+    const enum cuda_way way = cuda_way_of(stage, list->n, op->matrix, 1);
+    if (way == CUDA_WAY_NONE)
         return false;
     const bool fed = feeds(stage, list, op) && before(list, i, STEP_ATTEND);
     if (!fed) {
@@ -465,33 +305,33 @@ static bool run_project(struct backend_stage *stage, const struct step_list *lis
 }
 
 /* Where gate_up leaves what down reads. */
-static void *mlp_place(const struct backend_stage *stage, enum way way)
+static void *mlp_place(const struct backend_stage *stage, enum cuda_way way)
 {
-    return way == WAY_GEMM ? stage->packed : stage->h;
+    return way == CUDA_WAY_GEMM ? stage->packed : stage->h;
 }
 
 static bool run_gate_up(struct backend_stage *stage, const struct step_list *list, int i)
 {
     const struct step_op *op = &list->ops[i], *down = after(list, i, STEP_DOWN);
-    const enum way way = norm_way(stage, list, i);
-    if (way == WAY_NONE)
+    const enum cuda_way way = norm_way(stage, list, i);
+    if (way == CUDA_WAY_NONE)
         return false;
     const void *x = norm_input(stage, list, i);
-    struct wide w = widen(stage, way, op->matrix, 2);
-    const int n = list->n, share = share_of(stage, &w, n);
+    struct cuda_wide w = cuda_widen(stage, way, op->matrix, 2);
+    const int n = list->n, share = cuda_wide_share(stage, &w, n);
     const size_t padded = (size_t)down->matrix[0]->w.groups * CUDA_GROUP;
     for (int first = 0; first < n; first += share) {
         const int rows = n - first < share ? n - first : share;
         cuda_pair_rows(
-            &(struct cuda_pair_rows){.p = multiply(stage, &w, x, n, first, rows, stage->row_scale),
-                                     .cols = stage->shape.intermediate,
-                                     .up = w.at[1],
-                                     .padded = (int)padded,
-                                     .layout = down->matrix[0]->w.layout,
-                                     .plane = (size_t)n * padded,
-                                     .out =
-                                         (uint16_t *)mlp_place(stage, way) + (size_t)first * padded,
-                                     .row_scale = stage->row_scale + first},
+            &(struct cuda_pair_rows){
+                .p = cuda_wide_multiply(stage, &w, x, n, first, rows, stage->row_scale),
+                .cols = stage->shape.intermediate,
+                .up = w.at[1],
+                .padded = (int)padded,
+                .layout = down->matrix[0]->w.layout,
+                .plane = (size_t)n * padded,
+                .out = (uint16_t *)mlp_place(stage, way) + (size_t)first * padded,
+                .row_scale = stage->row_scale + first},
             stage->device->stream);
     }
     return true;
@@ -499,8 +339,8 @@ static bool run_gate_up(struct backend_stage *stage, const struct step_list *lis
 
 static bool run_down(struct backend_stage *stage, const struct step_list *list, int i)
 {
-    const enum way way = mlp_way(stage, list->n, before(list, i, STEP_GATE_UP), &list->ops[i]);
-    if (way == WAY_NONE)
+    const enum cuda_way way = mlp_way(stage, list->n, before(list, i, STEP_GATE_UP), &list->ops[i]);
+    if (way == CUDA_WAY_NONE)
         return false;
     add_product(stage, list, i, way, mlp_place(stage, way), stage->row_scale);
     return true;
@@ -510,18 +350,18 @@ static bool run_head(struct backend_stage *stage, const struct step_list *list, 
 {
     const struct step_op *op = &list->ops[i];
     const int n = list->n_logits;
-    if (list->n <= CUDA_GRAPH_ROWS || !n || !all_alike(op->matrix, 1))
+    if (list->n <= CUDA_GRAPH_ROWS || !n || !cuda_all_alike(op->matrix, 1))
         return false;
     struct cuda_plain plain = plain_of(stage, op->matrix[0], stage->x, op->norm, n, stage->packed);
     plain.rows = stage->rows;
     plain.n_rows = list->n;
     cuda_plain(&plain, stage->device->stream);
-    struct wide w = widen(stage, WAY_BATCH, op->matrix, 1);
-    const int share = share_of(stage, &w, n);
+    struct cuda_wide w = cuda_widen(stage, CUDA_WAY_BATCH, op->matrix, 1);
+    const int share = cuda_wide_share(stage, &w, n);
     for (int first = 0; first < n; first += share) {
         struct cuda_product_rows p =
-            multiply(stage, &w, stage->packed, n, first, n - first < share ? n - first : share,
-                     stage->row_scale);
+            cuda_wide_multiply(stage, &w, stage->packed, n, first,
+                               n - first < share ? n - first : share, stage->row_scale);
         cuda_store_rows(&p, stage->shape.vocab,
                         stage->logits + (size_t)first * (size_t)stage->shape.vocab,
                         stage->device->stream);
