@@ -91,7 +91,7 @@ comma    := ,
 EMU_FLAGS = -Itests/cuda_emu -Isrc -Iinclude -fPIC -g -O2 -MMD -MP -Wall -Wno-unknown-pragmas \
             $(if $(WERROR),-Werror) \
             $(if $(SAN),-fsanitize=$(SAN) -fno-omit-frame-pointer -fno-sanitize-recover=undefined)
-EMU_OBJ  := $(CUDA_CU:%=$(EMU)/%.o) $(EMU)/emu.o $(EMU)/blas.o \
+EMU_OBJ  := $(CUDA_CU:%=$(EMU)/%.o) $(EMU)/emu.o $(EMU)/runtime.o $(EMU)/blas.o \
             $(patsubst %.c,$(EMU)/%.o,$(filter-out %/blas.c,$(CUDA_C))) \
             $(CUDA_BASE:%.c=$(BUILD)/%.o)
 # Under sanitizers, whole models and random shapes on two GPUs take many minutes and run the same code.

@@ -4,9 +4,9 @@
  * With this folder first among the include paths, the plug-in's own sources compile for the CPU:
  * memory is filled with NaN and, where there are several devices, out of reach for all but its own
  * (under a sanitizer each block stands by itself instead, so that its ends are watched), streams
- * run at once, graphs record and replay, kernels run as fibers (emu.cpp). So host code and kernels
- * are tested where there is no GPU, and under the sanitizers. It says nothing about speed, memory
- * ordering between blocks or what nvcc makes of it.
+ * run at once, graphs record and replay (runtime.cpp), kernels run as fibers (emu.cpp). So host
+ * code and kernels are tested where there is no GPU, and under the sanitizers. It says nothing
+ * about speed, memory ordering between blocks or what nvcc makes of it.
  */
 #ifndef EMU_CUDA_RUNTIME_API_H
 #define EMU_CUDA_RUNTIME_API_H
