@@ -214,6 +214,7 @@ static __global__ void __launch_bounds__(CUDA_THREADS, 1)
     const struct shared_place at = places();
     struct control &control = *at.control;
     const int warp = threadIdx.x / 32;
+    TIME_STEP(false);
     struct cursor cursor =
         start_cursor(control.feeds[warp], ring_of(at, warp), a.phases, a.product);
     begin(a, control);
@@ -240,6 +241,7 @@ static __global__ void __launch_bounds__(CUDA_THREADS, 1)
             grid_arrive(a.barrier);
         fetch_next(i + 1);
     }
+    TIME_STEP(true);
 }
 
 size_t cuda_decode_shared(void)

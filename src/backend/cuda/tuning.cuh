@@ -14,6 +14,7 @@
 
 #define TIME(index, what)
 #define TIME_KEY(index, phase)
+#define TIME_STEP(what)
 static void tune(void)
 {
 }
@@ -32,6 +33,7 @@ struct phase_times {
 
 struct times {
     int block;
+    long long begun, ended, before, pause; /* ns: this kernel, the end of the one before it */
     struct phase_times phases[TIMES];
 };
 
@@ -41,6 +43,24 @@ static struct times *times_host;
 #define TIME(index, what)                                                                          \
     if (times_out && threadIdx.x == 0 && (int)blockIdx.x == times_out->block && (index) < TIMES)   \
     times_out->phases[index].what = clock64()
+/* The kernel's own time, and how long it was since the last one ended. */
+#define TIME_STEP(what)                                                                            \
+    if (times_out && threadIdx.x == 0 && (int)blockIdx.x == times_out->block)                      \
+    time_step(what)
+
+static __device__ __noinline__ void time_step(bool ends)
+{
+    long long now;
+    asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
+    if (ends) {
+        times_out->ended = now - times_out->begun;
+        times_out->before = now;
+    } else {
+        times_out->pause = now - times_out->before;
+        times_out->begun = now;
+    }
+}
+
 #define TIME_KEY(index, phase)                                                                     \
     if (times_out && threadIdx.x == 0 && (int)blockIdx.x == times_out->block && (index) < TIMES) { \
         times_out->phases[index].ran = 1;                                                          \
@@ -53,6 +73,8 @@ static void print_times(void)
     static const char *const kinds[] = {"embed", "product", "attend", "meter"};
     static const char *const finishes[] = {"store", "add", "gate", "pair"};
     const struct phase_times *p = times_host->phases;
+    fprintf(stderr, "kernel %.1f us, %.1f us after the one before it\n", times_host->ended * 1e-3,
+            times_host->pause * 1e-3);
     fprintf(stderr, "block %d: mean cycles: between, waiting, packing, run, finishing\n",
             times_host->block);
     for (int i = 0; i < TIMES && p[i].ran; i++) {
