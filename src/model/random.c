@@ -17,8 +17,9 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
-/* A multiple of every page size, and a prime number of the largest: with a power of two, rows of the
- * head would repeat every few hundred ids, and no trained model's logits tie by the thousand. */
+/* A multiple of every page size, and a prime number of the largest: with a power of two, rows of
+ * the head would repeat every few hundred ids, and no trained model's logits tie by the thousand.
+ */
 #define PATTERN_BYTES ((size_t)61 << 16)
 #define BLOCK         64
 #define NESTED_BLOCK  256

@@ -82,6 +82,7 @@ static __device__ __forceinline__ void score(struct attend_space &w, const struc
     for (int i = 0; i < WARP_SCORES / 2; i++)
         if (inside && first + 2 * i < positions)
             kv_load<KV>(c.k, at + (size_t)(first + 2 * i) * c.head_dim, k[i]);
+#pragma unroll 1
     for (int h = 0; h < item.heads; h++) {
         float q[8];
 #pragma unroll
@@ -129,51 +130,67 @@ static __device__ __forceinline__ void soften(struct attend_space &w, int heads,
     }
 }
 
-/* Weighted values: a warp takes every sixteenth position, a lane four dimensions; then the warps'
- * sums are added and merged into `r`. */
+/* A warp's values: every sixteenth position, four dimensions a lane. */
+struct values {
+    float v[CUDA_SPLIT / CUDA_WARPS][4];
+};
+
 template <int KV>
-static __device__ __forceinline__ void weigh(struct attend_space &w, const struct cuda_cache &c,
-                                             const struct attend_item &item, int positions,
-                                             struct running &r)
+static __device__ __forceinline__ void load_values(const struct cuda_cache &c,
+                                                   const struct attend_item &item, int positions,
+                                                   struct values &out)
 {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, d = lane * 4;
     const size_t start = item.cache + (size_t)item.split * CUDA_SPLIT;
-    const size_t at = start * c.head_dim + d;
-    float part[CUDA_QUERIES][4] = {};
-#pragma unroll 4
-    for (int p = warp; p < positions; p += CUDA_WARPS) {
-        float v[4] = {};
-        if (d < c.head_dim)
-            kv_load<KV>(c.v, at + (size_t)p * c.head_dim, v);
+#pragma unroll
+    for (int i = 0; i < CUDA_SPLIT / CUDA_WARPS; i++) {
+        const int p = warp + i * CUDA_WARPS;
+        float(&v)[4] = out.v[i];
+        v[0] = v[1] = v[2] = v[3] = 0;
+        if (p >= positions || d >= c.head_dim)
+            continue;
+        kv_load<KV>(c.v, (start + p) * c.head_dim + d, v);
         if (KV == CUDA_KV_INT8)
 #pragma unroll
-            for (int i = 0; i < 4; i++)
-                v[i] *= kv_scale<KV>(c.v_scale, start + p);
-#pragma unroll
-        for (int h = 0; h < CUDA_QUERIES; h++)
-            if (h < item.heads)
-#pragma unroll
-                for (int i = 0; i < 4; i++)
-                    part[h][i] = fmaf(w.weight[h][p], v[i], part[h][i]);
+            for (int k = 0; k < 4; k++)
+                v[k] *= kv_scale<KV>(c.v_scale, start + p);
     }
+}
+
+/* Weighted values of the warps are added and merged into `r`. Weights past the last position are
+ * zero. Loops stay loops: what a step runs once is as long as its code is to fetch. */
+static __device__ __forceinline__ void weigh(struct attend_space &w, const struct attend_item &item,
+                                             const struct values &values, struct running &r)
+{
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
 #pragma unroll
-    for (int h = 0; h < CUDA_QUERIES; h += REDUCED_HEADS) {
-        if (h >= item.heads)
-            break;
-        __syncthreads();
+    for (int j = 0; j < OWNED; j++) {
+        const int mine = owned_head(j);
+#pragma unroll 1
+        for (int h = j * OWNED_HEADS; h < (j + 1) * OWNED_HEADS && h < item.heads;
+             h += REDUCED_HEADS) {
+            __syncthreads();
 #pragma unroll
-        for (int i = 0; i < REDUCED_HEADS; i++)
-            *(float4 *)&w.part[i][warp][d] =
-                make_float4(part[h + i][0], part[h + i][1], part[h + i][2], part[h + i][3]);
-        __syncthreads();
-        const int j = h / OWNED_HEADS, mine = owned_head(j);
-        if (mine < h || mine >= h + REDUCED_HEADS || mine >= item.heads)
-            continue;
-        float value = 0;
+            for (int i = 0; i < REDUCED_HEADS; i++) {
+                float part[4] = {};
 #pragma unroll
-        for (int i = 0; i < CUDA_WARPS; i++)
-            value += w.part[mine - h][i][threadIdx.x % CUDA_HEAD_DIM];
-        merge(r, j, w.most[mine], w.sum[mine], value);
+                for (int k = 0; k < CUDA_SPLIT / CUDA_WARPS; k++)
+#pragma unroll
+                    for (int d = 0; d < 4; d++)
+                        part[d] =
+                            fmaf(w.weight[h + i][warp + k * CUDA_WARPS], values.v[k][d], part[d]);
+                *(float4 *)&w.part[i][warp][lane * 4] =
+                    make_float4(part[0], part[1], part[2], part[3]);
+            }
+            __syncthreads();
+            if (mine < h || mine >= h + REDUCED_HEADS || mine >= item.heads)
+                continue;
+            float value = 0;
+#pragma unroll
+            for (int i = 0; i < CUDA_WARPS; i++)
+                value += w.part[mine - h][i][threadIdx.x % CUDA_HEAD_DIM];
+            merge(r, j, w.most[mine], w.sum[mine], value);
+        }
     }
 }
 
@@ -184,12 +201,14 @@ attend_split(struct attend_space &w, const struct cuda_cache &c, const struct at
              struct running &r)
 {
     const int positions = min(CUDA_SPLIT, item.pos + 1 - item.split * CUDA_SPLIT);
+    struct values values;
     __syncthreads();
+    load_values<KV>(c, item, positions, values); /* they travel while scores are made */
     score<KV>(w, c, item, positions);
     __syncthreads();
     soften(w, item.heads, positions);
     __syncthreads();
-    weigh<KV>(w, c, item, positions, r);
+    weigh(w, item, values, r);
 }
 
 static __device__ __forceinline__ void attend_finish(const struct cuda_attention &a,

@@ -22,6 +22,7 @@ static __device__ __forceinline__ void embed_phase(const struct cuda_decode &a,
                                                    const struct cuda_row *rows)
 {
     const int all = gridDim.x * CUDA_THREADS;
+#pragma unroll 1
     for (int i = blockIdx.x * CUDA_THREADS + threadIdx.x; i < a.n * a.hidden; i += all)
         a.x[i] = element(phase.weights, rows[i / a.hidden].token, i % a.hidden);
 }
@@ -31,12 +32,14 @@ static __device__ __forceinline__ void meter_phase(struct control &control,
                                                    const struct cuda_phase &phase)
 {
     const int cols = control.a.hidden, warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+#pragma unroll 1
     for (int r = (int)(gridDim.x - 1 - blockIdx.x); r < control.a.n; r += (int)gridDim.x) {
         float along = 0, total = 0;
+#pragma unroll 1
         for (int c = warp * 4 * CUDA_GROUP + 2 * lane; c < cols; c += CUDA_WARPS * 4 * CUDA_GROUP) {
             float2 v[4], direction[4];
-            load_row(phase.vector, c, cols, direction);
-            read_stream(control, phase.in, r, c, cols, v);
+            load_row<0>(phase.vector, c, cols, direction);
+            read_stream<0>(control, phase.in, r, c, cols, v);
 #pragma unroll
             for (int i = 0; i < 4; i++) {
                 along = fmaf(v[i].x, direction[i].x, fmaf(v[i].y, direction[i].y, along));
@@ -58,8 +61,20 @@ static __device__ __forceinline__ bool find_item(const struct cuda_attention &a,
                                                  struct attend_item *item, int *lane)
 {
     const int group = a.cache.heads / a.cache.kv_heads;
+    if (a.alone) { /* one split each: a query head is an item */
+        const int r = i / a.cache.heads, head = i % a.cache.heads;
+        if (r >= a.n)
+            return false;
+        *item = {r, head / group, head, 1, 0, 1, rows[r].pos, 0};
+        item->cache =
+            (((size_t)a.layer * a.cache.slots + rows[r].slot) * a.cache.kv_heads + item->kv_head) *
+            (size_t)a.cache.context;
+        *lane = 0;
+        return true;
+    }
     const int batches = (group + CUDA_QUERIES - 1) / CUDA_QUERIES;
     const int lanes = a.cache.kv_heads * batches;
+#pragma unroll 1
     for (int r = 0; r < a.n; r++) {
         const int items = (rows[r].pos / CUDA_SPLIT + 1) * lanes;
         if (i >= items) {
@@ -81,11 +96,13 @@ static __device__ __forceinline__ void append_fresh(const struct cuda_decode &a,
                                                     const struct attend_item &item)
 {
     const struct cuda_cache &c = a.attention.cache;
+#pragma unroll 1
     for (int r = 0; r < a.n; r++) {
         const int pos = rows[r].pos;
         if (rows[r].slot != rows[item.row].slot || pos / CUDA_SPLIT != item.split)
             continue;
         const size_t from = ((size_t)r * c.kv_heads + item.kv_head) * c.head_dim;
+#pragma unroll 1
         for (int i = threadIdx.x; i < c.head_dim / 2; i += CUDA_THREADS)
             cache_append(c, (item.cache + (size_t)pos) * c.head_dim, i,
                          a.rope + (size_t)pos * c.head_dim, a.k + from, a.v + from);
@@ -99,6 +116,7 @@ rotate_queries(const struct cuda_decode &a, const struct attend_item &item, stru
     const int half = c.head_dim / 2;
     const float *rope = a.rope + (size_t)item.pos * c.head_dim;
     const float *q = a.attention.q + ((size_t)item.row * c.heads + item.head) * c.head_dim;
+#pragma unroll 1
     for (int i = threadIdx.x; i < item.heads * half; i += CUDA_THREADS) {
         const int h = i / half, d = i % half;
         const float *from = q + h * c.head_dim;
@@ -108,7 +126,7 @@ rotate_queries(const struct cuda_decode &a, const struct attend_item &item, stru
     }
 }
 
-template <int KV> static __device__ __noinline__ void attend_phase(int layer)
+template <int KV> static __device__ __noinline__ void attend_phase(int index)
 {
     const struct shared_place at = places();
     const struct cuda_decode &a = at.control->a;
@@ -117,14 +135,18 @@ template <int KV> static __device__ __noinline__ void attend_phase(int layer)
     struct cuda_attention attention = a.attention;
     struct attend_item item;
     int lane;
-    attention.layer = layer;
+    attention.layer = at.control->phases[index % 2].index;
+    attention.alone = at.control->alone;
+#pragma unroll 1
     for (int i = blockIdx.x; find_item(attention, rows, i, &item, &lane); i += gridDim.x) {
         struct running r;
         reset(r);
         __syncthreads();
         append_fresh(a, rows, item);
         rotate_queries(a, item, w);
+        TIME(index, packed);
         attend_split<KV>(w, attention.cache, item, r);
+        TIME(index, run);
         if (item.splits == 1)
             attend_finish(attention, item, r);
         else
@@ -146,12 +168,14 @@ static __device__ __forceinline__ void fetch_cache(const struct cuda_decode &a, 
     struct attend_item item;
     int lane;
     attention.layer = layer;
+    attention.alone = places().control->alone;
     if (!find_item(attention, rows, blockIdx.x, &item, &lane))
         return;
     const size_t size = c.type == CUDA_KV_HALF ? 2 : 4;
     const int positions = min(CUDA_SPLIT, item.pos - item.split * CUDA_SPLIT);
     const size_t from = (item.cache + (size_t)item.split * CUDA_SPLIT) * c.head_dim * size;
     const int bytes = positions * c.head_dim * (int)size;
+#pragma unroll 1
     for (int i = threadIdx.x * LINE; i < bytes; i += CUDA_THREADS * LINE) {
         fetch((const char *)c.k + from + i);
         fetch((const char *)c.v + from + i);
@@ -163,6 +187,7 @@ static __device__ __forceinline__ void fetch_cache(const struct cuda_decode &a, 
 
 template <class T> static __device__ __forceinline__ void copy(const T *from, T *to, int n)
 {
+#pragma unroll 1
     for (int i = threadIdx.x; i < n * (int)(sizeof *to / 4); i += CUDA_THREADS)
         ((uint32_t *)to)[i] = ((const uint32_t *)from)[i];
 }
@@ -176,6 +201,12 @@ static __device__ __forceinline__ void begin(const struct cuda_decode &a, struct
     copy(a.phases, control.phases, 1);
     copy(a.rows, control.rows, a.n);
     __syncthreads();
+    if (threadIdx.x == 0) {
+        bool alone = a.n * a.attention.cache.heads <= (int)gridDim.x;
+        for (int r = 0; r < a.n; r++)
+            alone = alone && control.rows[r].pos < CUDA_SPLIT;
+        control.alone = alone;
+    }
     if ((int)threadIdx.x < a.n && control.rows[threadIdx.x].logits >= 0)
         control.order[control.rows[threadIdx.x].logits] = threadIdx.x;
     __syncthreads();
@@ -195,9 +226,9 @@ static __device__ __noinline__ void run_other(int index)
     else if (phase.kind == CUDA_PHASE_METER)
         meter_phase(control, phase);
     else if (a.attention.cache.type == CUDA_KV_HALF)
-        attend_phase<CUDA_KV_HALF>(phase.index);
+        attend_phase<CUDA_KV_HALF>(index);
     else
-        attend_phase<CUDA_KV_FLOAT>(phase.index);
+        attend_phase<CUDA_KV_FLOAT>(index);
 }
 
 static __device__ __noinline__ void fetch_next(int index)
@@ -214,21 +245,24 @@ static __global__ void __launch_bounds__(CUDA_THREADS, 1)
     const struct shared_place at = places();
     struct control &control = *at.control;
     const int warp = threadIdx.x / 32;
-    TIME_STEP(false);
+    TIME_BEGIN(control);
     struct cursor cursor =
         start_cursor(control.feeds[warp], ring_of(at, warp), a.phases, a.product);
     begin(a, control);
     if (shared_address(at.table) % TABLE_BYTES)
         __trap();
+#pragma unroll 1
     for (int i = 0; i < a.n_phases; i++) {
         const struct cuda_phase &phase = control.phases[i % 2];
         const bool more = i + 1 < a.n_phases, mine = more && threadIdx.x < PHASE_WORDS;
         uint32_t word = 0; /* of the next phase */
         if (mine)
             word = __ldg((const uint32_t *)(a.phases + i + 1) + threadIdx.x);
-        if (phase.kind == CUDA_PHASE_PRODUCT)
+        if (phase.kind == CUDA_PHASE_PRODUCT) {
             cursor = run_product(cursor, i, phase.cut);
-        else
+            __syncthreads();
+            finish_tiles(control, phase, at);
+        } else
             run_other(i);
         if (mine)
             ((uint32_t *)&control.phases[(i + 1) % 2])[threadIdx.x] = word;
@@ -241,7 +275,7 @@ static __global__ void __launch_bounds__(CUDA_THREADS, 1)
             grid_arrive(a.barrier);
         fetch_next(i + 1);
     }
-    TIME_STEP(true);
+    TIME_END();
 }
 
 size_t cuda_decode_shared(void)

@@ -14,17 +14,20 @@
 #include "backend/cuda/tuning.cuh"
 
 #define PHASE_WORDS ((int)(sizeof(struct cuda_phase) / 4))
-#define WARP_SUMS   384 /* floats of a warp's scratch: sums of 24 / n tiles; one packed row of x */
+#define WARP_SUMS   CUDA_WARP_SUMS /* [tile][row of x][16]; or one packed row of x */
 
 struct control {
     struct cuda_decode a;
     struct cuda_phase phases[2]; /* the present one and the next */
     struct cuda_row rows[CUDA_GRAPH_ROWS];
     struct feed feeds[CUDA_WARPS];
-    int order[CUDA_GRAPH_ROWS];                /* rows that want logits */
-    float square[CUDA_WARPS][CUDA_GRAPH_ROWS]; /* of x, by warp */
+    int order[CUDA_GRAPH_ROWS];                            /* rows that want logits */
+    alignas(16) float square[CUDA_GRAPH_ROWS][CUDA_WARPS]; /* of x, by warp */
     float reduce[32];
     unsigned side; /* of the barrier; thread 0 */
+    int from;      /* the first tile whose sums wait to be added; thread 0 */
+    bool alone;    /* attention: one split a row, and few enough heads for a block each */
+    TIMES_FIELD
 };
 
 static_assert(sizeof(struct cuda_run) == 128, "a word for each lane");
@@ -77,15 +80,16 @@ static __device__ __forceinline__ void barrier_wait(struct control &control)
 /* ---- reading the stream -----------------------------------------------------------------------
  */
 
-/* Columns c and c+1 of N groups of a row, zero past the last. cols is even. */
-template <int N>
+/* Columns c and c+1 of N groups of a row, zero past the last. cols is even. SURE: so many groups
+ * are there in any case. */
+template <int SURE, int N>
 static __device__ __forceinline__ void load_row(const float *row, int c, int cols, float2 (&v)[N])
 {
+    const float2 *at = (const float2 *)(row + c);
 #pragma unroll
-    for (int i = 0; i < N; i++) {
-        const int at = c + i * CUDA_GROUP;
-        v[i] = at < cols ? __ldcg((const float2 *)(row + at)) : make_float2(0, 0);
-    }
+    for (int i = 0; i < N; i++)
+        v[i] = i < SURE || c + i * CUDA_GROUP < cols ? __ldcg(at + i * (CUDA_GROUP / 2))
+                                                     : make_float2(0, 0);
 }
 
 template <int N>
@@ -100,7 +104,7 @@ static __device__ __forceinline__ void add_row(float factor, const float2 (&a)[N
 
 /* Columns c, c+1 of N groups of a row of the step: x and what came to it. The first loads are all
  * on their way before any is used. */
-template <int N>
+template <int SURE, int N>
 static __device__ __forceinline__ void read_stream(const struct control &control,
                                                    const struct cuda_source &in, int r, int c,
                                                    int cols, float2 (&v)[N])
@@ -108,19 +112,19 @@ static __device__ __forceinline__ void read_stream(const struct control &control
     const float *parts = in.parts + (size_t)r * cols;
     const size_t pitch = (size_t)control.a.n * cols;
     float2 a[N] = {}, b[N] = {};
-    load_row(in.x + (size_t)r * cols, c, cols, v);
+    load_row<SURE>(in.x + (size_t)r * cols, c, cols, v);
     if (in.n_parts > 0)
-        load_row(parts, c, cols, a);
+        load_row<SURE>(parts, c, cols, a);
     if (in.n_parts > 1)
-        load_row(parts + pitch, c, cols, b);
+        load_row<SURE>(parts + pitch, c, cols, b);
     if (in.n_parts > 0)
         add_row(1, a, v);
     if (in.n_parts > 1)
         add_row(1, b, v);
 #pragma unroll 1
     for (int k = 2; k < in.n_parts; k += 2) {
-        load_row(parts + k * pitch, c, cols, a);
-        load_row(parts + (k + 1) * pitch, c, cols, b);
+        load_row<SURE>(parts + k * pitch, c, cols, a);
+        load_row<SURE>(parts + (k + 1) * pitch, c, cols, b);
         add_row(1, a, v);
         add_row(1, b, v);
     }
@@ -128,7 +132,7 @@ static __device__ __forceinline__ void read_stream(const struct control &control
     for (int e = 0; e < in.n_edits; e++) {
         const float strength = control.rows[r].strength[in.edits[e].index];
         if (strength != 0) {
-            load_row(in.edits[e].direction, c, cols, a);
+            load_row<SURE>(in.edits[e].direction, c, cols, a);
             add_row(strength, a, v);
         }
     }

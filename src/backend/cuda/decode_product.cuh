@@ -17,30 +17,25 @@ static __device__ __forceinline__ bool has_table(const struct cuda_run &cut)
     return cut.layout == CUDA_NESTED || cut.layout == CUDA_4BIT;
 }
 
-/* One row of x, columns 2*lane, +1 of the warp's groups, into the lanes that hold it. Returns what
- * a sum is to be multiplied by. */
+/* One row of x, columns 2*lane, +1 of the warp's groups, of which `most` is the largest, into the
+ * lanes that hold it. Returns what a sum is to be multiplied by. */
 template <class F, int GROUPS>
-static __device__ __forceinline__ float pack_row(const float2 (&v)[GROUPS], int r, uint32_t *packed,
-                                                 struct held_x (&x)[GROUPS])
+static __device__ __forceinline__ float pack_row(const float2 (&v)[GROUPS], float most, int r,
+                                                 uint32_t *packed, struct held_x (&x)[GROUPS])
 {
     const int lane = threadIdx.x % 32;
-    float most = 0;
-#pragma unroll
-    for (int i = 0; i < GROUPS; i++)
-        most = fmaxf(most, fmaxf(fabsf(v[i].x), fabsf(v[i].y)));
-    const int e = exponent_for(warp_max(most));
+    const int e = exponent_for(most);
     const float factor = power_of_two(e);
 #pragma unroll
     for (int plane = 0; plane < (F::TWO_PLANES ? 2 : 1); plane++) {
 #pragma unroll
         for (int i = 0; i < GROUPS; i++) {
             const float low = v[i].x * factor, high = v[i].y * factor;
-            uint16_t a = to_16<F::BF16>(low), b = to_16<F::BF16>(high);
-            if (plane) {
-                a = to_16<F::BF16>(low - from_16<F::BF16>(a));
-                b = to_16<F::BF16>(high - from_16<F::BF16>(b));
-            }
-            packed[i * 32 + lane] = a | (uint32_t)b << 16;
+            uint32_t both = two_16<F::BF16>(low, high);
+            if (plane)
+                both = two_16<F::BF16>(low - from_16<F::BF16>((uint16_t)both),
+                                       high - from_16<F::BF16>((uint16_t)(both >> 16)));
+            packed[i * 32 + lane] = both;
         }
         __syncwarp();
         if (lane / 4 == r + 4 * plane)
@@ -70,7 +65,7 @@ pack_x(struct control &control, const struct cuda_phase &p, const struct share &
     for (int r = 0; r < p.n; r++) {
         const int row = p.chosen ? control.order[p.first + r] : p.first + r;
         float2 v[GROUPS];
-        read_stream(control, p.in, row, c, cols, v);
+        read_stream<GROUPS - 1>(control, p.in, row, c, cols, v);
         if (p.keep && blockIdx.x == 0)
 #pragma unroll
             for (int i = 0; i < GROUPS; i++) {
@@ -78,19 +73,18 @@ pack_x(struct control &control, const struct cuda_phase &p, const struct share &
                 if (at < cols)
                     *(float2 *)(p.keep + (size_t)row * cols + at) = v[i];
             }
-        if (p.vector) {
-            float square = 0;
+        float square = 0, most = 0;
 #pragma unroll
-            for (int i = 0; i < GROUPS; i++) {
-                square = fmaf(v[i].x, v[i].x, fmaf(v[i].y, v[i].y, square));
-                v[i].x *= norm[i].x;
-                v[i].y *= norm[i].y;
-            }
-            square = warp_sum(square);
-            if (lane == 0)
-                control.square[warp][r] = square;
+        for (int i = 0; i < GROUPS; i++) {
+            square = fmaf(v[i].x, v[i].x, fmaf(v[i].y, v[i].y, square));
+            v[i].x *= norm[i].x;
+            v[i].y *= norm[i].y;
+            most = fmaxf(most, fmaxf(fabsf(v[i].x), fabsf(v[i].y)));
         }
-        const float scale = pack_row<F>(v, r, packed, x);
+        warp_sum_max(square, most);
+        if (lane == 0)
+            control.square[r][warp] = square;
+        const float scale = pack_row<F>(v, most, r, packed, x);
 #pragma unroll
         for (int i = 0; i < 2; i++)
             if (2 * (lane % 4) + i == r)
@@ -101,47 +95,81 @@ pack_x(struct control &control, const struct cuda_phase &p, const struct share &
 static __device__ __forceinline__ float norm_factor(const struct control &control,
                                                     const struct cuda_phase &p, int r)
 {
-    float total = 0;
+    const float4 *squares = (const float4 *)control.square[r];
+    float4 total = make_float4(0, 0, 0, 0);
 #pragma unroll
-    for (int w = 0; w < CUDA_WARPS; w++)
-        total += control.square[w][r];
-    return 1.0f / sqrtf(total / (float)(int)p.weights.cols + control.a.eps);
+    for (int w = 0; w < CUDA_WARPS / 4; w++) {
+        const float4 v = squares[w];
+        total = make_float4(total.x + v.x, total.y + v.y, total.z + v.z, total.w + v.w);
+    }
+    const float sum = total.x + total.y + (total.z + total.w);
+    return rsqrtf(sum / (float)(int)p.weights.cols + control.a.eps);
 }
 
-/* Adds what the warps left of tiles from..to-1; all threads, after a barrier. */
-static __device__ __noinline__ void finish_tiles(int index, int part, int from, int to)
+/* Of all warps. */
+static __device__ __forceinline__ float add_sums(const float *first)
 {
-    const struct shared_place at = places();
-    const struct control &control = *at.control;
-    const struct cuda_phase &p = control.phases[index % 2];
+    float v[CUDA_WARPS];
+#pragma unroll
+    for (int w = 0; w < CUDA_WARPS; w++)
+        v[w] = first[w * WARP_SUMS];
+#pragma unroll
+    for (int step = CUDA_WARPS / 2; step; step /= 2)
+#pragma unroll
+        for (int w = 0; w < step; w++)
+            v[w] += v[w + step];
+    return v[0];
+}
+
+/* Adds what the warps left of the tiles from control.from on; all threads, after a barrier. What is
+ * here is done by few threads while the others wait: it must be short. */
+static __device__ __forceinline__ void finish_tiles(const struct control &control,
+                                                    const struct cuda_phase &p,
+                                                    const struct shared_place &at)
+{
     const float *sums = (const float *)at.scratch;
-    const int n = p.n, size = 16 * n;
-    const float unscale = 1.0f / p.weights.table_scale;
-    for (int u = threadIdx.x; u < ((to - from) >> p.cut.pair) * size; u += CUDA_THREADS) {
-        const int tile = u / size << p.cut.pair, e = u % size, i = e / n, r = e % n;
-        const float *mine = sums + tile * size + e;
-        float value = 0, up = 0;
-#pragma unroll
-        for (int w = 0; w < CUDA_WARPS; w++)
-            value += mine[w * WARP_SUMS];
-        if (p.cut.pair)
-#pragma unroll
-            for (int w = 0; w < CUDA_WARPS; w++)
-                up += mine[w * WARP_SUMS + size];
+    const int n = p.n, pair = p.cut.pair, from = control.from;
+    const struct share s = share_of(p.cut, 0);
+    const int outputs = (min(p.room, s.last - from) >> pair) * n * 16;
+#pragma unroll 1
+    for (int u = threadIdx.x; u < outputs; u += CUDA_THREADS) {
+        const int unit = (u >> 4) * p.inverse >> 16, r = (u >> 4) - unit * n;
+        const float *mine = sums + u + (pair ? unit * n * 16 : 0);
+        float value = add_sums(mine);
         int m;
-        const int row = find_tile(p.cut, from + tile, &m) * 16 + i;
+        const int row = find_tile(p.cut, from + (unit << pair), &m) * 16 + (u & 15);
         if (row >= p.rows[m])
             continue;
-        const float scale = p.vector ? unscale * norm_factor(control, p, r) : unscale;
-        float *out = p.out[m] + part * p.out_pitch + (size_t)r * p.rows[m] + row;
+        const float scale = p.vector ? p.unscale * norm_factor(control, p, r) : p.unscale;
+        float *out = p.out[m] + s.part * p.out_pitch + (size_t)r * p.rows[m] + row;
         value *= scale;
         if (p.finish == CUDA_PAIR)
-            *out = silu(value) * (up * scale);
+            *out = silu(value) * (add_sums(mine + 16 * n) * scale);
         else if (p.finish == CUDA_GATE)
             *out = silu(*out) * value;
         else
             *out = p.bias[m] ? value + p.bias[m][row] : value;
     }
+}
+
+/* Between two lots of tiles. */
+static __device__ __noinline__ void finish_some(int index)
+{
+    const struct shared_place at = places();
+    finish_tiles(*at.control, at.control->phases[index % 2], at);
+}
+
+/* Of the tiles before `to` all sums are there: adds them and waits, or leaves that for the end. */
+static __device__ __forceinline__ void end_lot(struct control &control, int index, int to,
+                                               bool last)
+{
+    if (last)
+        return;
+    __syncthreads();
+    finish_some(index);
+    __syncthreads();
+    if (threadIdx.x == 0)
+        control.from = to;
 }
 
 /* What a warp has for the tiles of a product. */
@@ -173,12 +201,13 @@ multiply_tile(struct cursor &cursor, const struct product_place &w, const struct
 #pragma unroll
     for (int i = 0; i < 2; i++)
         if (2 * (lane % 4) + i < n) {
-            mine[i] = sum[i] * back[i];
-            mine[8 * n + i] = sum[2 + i] * back[i];
+            mine[16 * i] = sum[i] * back[i];
+            mine[16 * i + 8] = sum[2 + i] * back[i];
         }
 }
 
-/* GROUPS: of this warp. Warps of one block may have different ones: all pass the same barriers. */
+/* GROUPS: of this warp. Warps of one block may have different ones: all pass the same barriers. The
+ * last sums are left to be added. */
 template <class F, int GROUPS>
 static __device__ __noinline__ struct cursor product_phase(struct cursor cursor, int index)
 {
@@ -191,9 +220,13 @@ static __device__ __noinline__ struct cursor product_phase(struct cursor cursor,
     struct held_x x[GROUPS];
     float back[2];
     {
-        float2 norm[GROUPS] = {};
+        float2 norm[GROUPS];
+#pragma unroll
+        for (int i = 0; i < GROUPS; i++)
+            norm[i] = make_float2(1, 1);
         if (p.vector)
-            load_row(p.vector, s.group * CUDA_GROUP + 2 * lane, (int)p.weights.cols, norm);
+            load_row<GROUPS - 1>(p.vector, s.group * CUDA_GROUP + 2 * lane, (int)p.weights.cols,
+                                 norm);
         if (F::TABLE && p.fill)
             fill_table(at.table, p.weights);
         TIME(index, start);
@@ -207,19 +240,18 @@ static __device__ __noinline__ struct cursor product_phase(struct cursor cursor,
     }
     const struct product_place w = {control.a.phases, control.feeds[warp], ring_of(at, warp),
                                     s.group, shared_address(at.table) | (uint32_t)lane * 4};
-    const int room = WARP_SUMS / (16 * n) & ~1;
-    for (int from = s.first; from < s.last; from += room) {
-        const int to = min(from + room, s.last);
-        float *mine = sums + lane / 4 * n + 2 * (lane % 4);
+    if (threadIdx.x == 0)
+        control.from = s.first;
+#pragma unroll 1
+    for (int from = s.first; from < s.last; from += p.room) {
+        const int to = min(from + p.room, s.last);
+        float *mine = sums + 32 * (lane % 4) + lane / 4;
 #pragma unroll 1
         for (int tile = from; tile < to; tile++, mine += 16 * n) {
             multiply_tile<F, GROUPS>(cursor, w, p.cut, tile, n, x, back, mine);
         }
         TIME(index, run);
-        __syncthreads();
-        finish_tiles(index, s.part, from, to);
-        if (to < s.last)
-            __syncthreads();
+        end_lot(control, index, to, to == s.last);
     }
     return cursor;
 }
@@ -240,16 +272,15 @@ static __device__ __noinline__ void idle_phase(int index)
     else if (has_table(p.cut) && p.fill)
         __syncthreads();
     if (lane < p.n)
-        control.square[warp][lane] = 0;
+        control.square[lane][warp] = 0;
+#pragma unroll 1
     for (int i = lane; i < WARP_SUMS; i += 32)
         sums[i] = 0;
-    const int room = WARP_SUMS / (16 * p.n) & ~1;
-    for (int from = s.first; from < s.last; from += room) {
-        const int to = min(from + room, s.last);
-        __syncthreads();
-        finish_tiles(index, s.part, from, to);
-        if (to < s.last)
-            __syncthreads();
+    if (threadIdx.x == 0)
+        control.from = s.first;
+#pragma unroll 1
+    for (int from = s.first; from < s.last; from += p.room) {
+        end_lot(control, index, from + p.room, from + p.room >= s.last);
     }
 }
 

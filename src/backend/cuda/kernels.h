@@ -34,6 +34,7 @@ extern "C" {
 #define CUDA_GRAPH_ROWS 8   /* steps of at most so many rows become graphs */
 #define CUDA_GROUPS     8   /* of a row of x that a warp of a whole step holds, at most */
 #define CUDA_PARTS      8   /* of a row of weights that whole steps share out, at most */
+#define CUDA_WARP_SUMS  384 /* floats in which a warp of a whole step leaves sums of tiles */
 #define CUDA_THREADS    (CUDA_WARPS * 32)
 #define CUDA_EDITS      (2 * GYARU_MAX_VECTORS) /* after one operation */
 
@@ -151,6 +152,7 @@ void cuda_append_int8(const struct cuda_append *a, cudaStream_t stream); /* a ca
 struct cuda_attention {
     struct cuda_cache cache;
     int layer, n;
+    bool alone; /* a query head is an item; whole steps */
     const struct cuda_row *rows;
     const float *q; /* [n, heads, head_dim] */
     float *out;     /* [n, heads, head_dim] */
@@ -217,6 +219,9 @@ struct cuda_phase {
     const float *bias[3];
     int rows[3];
     int first, n;     /* rows of x */
+    int inverse;      /* i * inverse >> 16 is i / n, of the few i there are */
+    int room;         /* tiles whose sums a warp can leave */
+    float unscale;    /* 1 / table_scale */
     size_t out_pitch; /* from the sums of one part to the next */
     enum cuda_finish finish;
 };

@@ -59,7 +59,8 @@ struct input {
     16 /* adding a part of as many tiles costs what multiplying one more group does */
 
 /* log2 of the parts that a row's groups are cut into: few parts, but so that blocks get about the
- * same number of tiles. -1: too wide. One part where a block must see whole rows. */
+ * same number of tiles, and warps of groups. -1: too wide. One part where a block must see whole
+ * rows. */
 static int parts_of(int tiles, int groups, int blocks, bool whole)
 {
     int best = -1;
@@ -69,7 +70,8 @@ static int parts_of(int tiles, int groups, int blocks, bool whole)
         if ((groups + ranges - 1) / ranges > CUDA_GROUPS)
             continue;
         int64_t most = (tiles + share - 1) / share;
-        int64_t cost = most * groups * PART_TILES / parts + (int64_t)tiles * parts;
+        int64_t cost = most * CUDA_WARPS * ((groups + ranges - 1) / ranges) * PART_TILES +
+                       (int64_t)tiles * parts;
         if (best < 0 || cost < least) {
             best = log;
             least = cost;
@@ -141,6 +143,7 @@ static int add_product(struct builder *b, const struct input *in, const struct o
                                .weights = *w,
                                .in = in->source,
                                .vector = in->norm ? in->norm->data : NULL,
+                               .unscale = 1 / w->table_scale,
                                .keep = keep,
                                .finish = finish};
     bool whole = outputs[0].out != b->stage->parts;
@@ -158,6 +161,8 @@ static int add_product(struct builder *b, const struct input *in, const struct o
     phase.out_pitch = (size_t)in->n * w->rows;
     for (; phase.first < in->n && b->possible; phase.first += phase.n) {
         phase.n = in->n - phase.first < rows_at_once(w) ? in->n - phase.first : rows_at_once(w);
+        phase.inverse = 65536 / phase.n + 1;
+        phase.room = CUDA_WARP_SUMS / (16 * phase.n) & ~1;
         for (int i = 0; i < n_outputs; i++)
             phase.out[i] = outputs[i].out + (size_t)phase.first * (size_t)phase.rows[i];
         if (b->product >= 0)

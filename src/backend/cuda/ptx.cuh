@@ -162,6 +162,19 @@ __device__ __forceinline__ uint16_t half_bits(float v)
     return __half_as_ushort(__float2half_rn(v));
 }
 
+/* Two in a word, the first in its lower half. */
+__device__ __forceinline__ uint32_t half_bits2(float low, float high)
+{
+    const __half2 both = __floats2half2_rn(low, high);
+    return *(const uint32_t *)&both;
+}
+
+__device__ __forceinline__ uint32_t bf16_bits2(float low, float high)
+{
+    const __nv_bfloat162 both = __floats2bfloat162_rn(low, high);
+    return *(const uint32_t *)&both;
+}
+
 __device__ __forceinline__ float half_value(uint16_t v)
 {
     return __half2float(__ushort_as_half(v));

@@ -22,6 +22,16 @@ static __device__ __forceinline__ float warp_max(float v)
     return v;
 }
 
+/* The two at once. */
+static __device__ __forceinline__ void warp_sum_max(float &sum, float &most)
+{
+#pragma unroll
+    for (int o = 16; o; o >>= 1) {
+        sum += __shfl_xor_sync(0xffffffffu, sum, o);
+        most = fmaxf(most, __shfl_xor_sync(0xffffffffu, most, o));
+    }
+}
+
 /* A value of each warp, by warp, where all threads then see it. */
 static __device__ __forceinline__ void leave_warp_value(float v, float *shared)
 {

@@ -28,6 +28,12 @@ template <bool BF16> static __device__ __forceinline__ uint16_t to_16(float v)
     return BF16 ? bf16_bits(v) : half_bits(v);
 }
 
+/* Two in a word, the first in its lower half. */
+template <bool BF16> static __device__ __forceinline__ uint32_t two_16(float low, float high)
+{
+    return BF16 ? bf16_bits2(low, high) : half_bits2(low, high);
+}
+
 template <bool BF16> static __device__ __forceinline__ float from_16(uint16_t v)
 {
     return BF16 ? bf16_value(v) : half_value(v);

@@ -35,6 +35,9 @@ static __device__ __forceinline__ constexpr int load_first(int groups, int loads
     return i == loads ? groups : loads == 2 ? (unsigned)(groups * i) / 2 : i;
 }
 
+#define LOG_WARPS 4
+static_assert(1 << LOG_WARPS == CUDA_WARPS, "log2");
+
 /* A warp's share of a product. */
 struct share {
     int part;
@@ -46,10 +49,10 @@ static __device__ __forceinline__ struct share share_of(const struct cuda_run &c
 {
     const int block = (int)blockIdx.x >> c.parts, blocks = (int)gridDim.x >> c.parts;
     const int part = (int)blockIdx.x & ((1 << c.parts) - 1);
-    const unsigned range = part * CUDA_WARPS + warp, ranges = CUDA_WARPS << c.parts;
+    const int range = part * CUDA_WARPS + warp, log = LOG_WARPS + c.parts; /* of all ranges */
     const int first = block * c.quotient + min(block, c.rest);
     const int last = block < blocks ? first + c.quotient + (block < c.rest) : first;
-    const int group = range * c.groups / ranges, end = (range + 1) * c.groups / ranges;
+    const int group = range * c.groups >> log, end = (range + 1) * c.groups >> log;
     return {part, first << c.pair, last << c.pair, group, end - group};
 }
 

@@ -17,11 +17,6 @@ template <int W> static __device__ __forceinline__ int tile_at(int row, int chun
     return row * W + ((chunk ^ (row & 7)) << 3);
 }
 
-static __device__ __forceinline__ uint32_t half_bits2(float low, float high)
-{
-    return half_bits(low) | (uint32_t)half_bits(high) << 16;
-}
-
 /* Four values from column c on; what lies past `cols` is zero. Rows of a multiple of four floats
  * are read whole. */
 static __device__ __forceinline__ float4 read_four(const float *row, int c, int cols)

@@ -12,9 +12,11 @@
 
 #ifndef CUDA_TUNING
 
+#define TIMES_FIELD
 #define TIME(index, what)
 #define TIME_KEY(index, phase)
-#define TIME_STEP(what)
+#define TIME_BEGIN(control)
+#define TIME_END()
 static void tune(void)
 {
 }
@@ -40,32 +42,38 @@ struct times {
 static __device__ struct times *times_out;
 static struct times *times_host;
 
+#define TIMES_FIELD struct times *times; /* NULL: of another block or thread */
 #define TIME(index, what)                                                                          \
-    if (times_out && threadIdx.x == 0 && (int)blockIdx.x == times_out->block && (index) < TIMES)   \
-    times_out->phases[index].what = clock64()
-/* The kernel's own time, and how long it was since the last one ended. */
-#define TIME_STEP(what)                                                                            \
-    if (times_out && threadIdx.x == 0 && (int)blockIdx.x == times_out->block)                      \
-    time_step(what)
+    if (threadIdx.x == 0 && places().control->times && (index) < TIMES)                            \
+    places().control->times->phases[index].what = clock64()
+#define TIME_KEY(index, phase)                                                                     \
+    if (threadIdx.x == 0 && places().control->times && (index) < TIMES) {                          \
+        struct phase_times &t = places().control->times->phases[index];                            \
+        t.ran = 1;                                                                                 \
+        t.kind = (phase).kind;                                                                     \
+        t.groups = (phase).cut.groups * 4 + (phase).finish;                                        \
+    }
 
-static __device__ __noinline__ void time_step(bool ends)
+static __device__ __forceinline__ long long time_now(void)
 {
     long long now;
     asm volatile("mov.u64 %0, %%globaltimer;" : "=l"(now));
-    if (ends) {
-        times_out->ended = now - times_out->begun;
-        times_out->before = now;
-    } else {
-        times_out->pause = now - times_out->before;
-        times_out->begun = now;
-    }
+    return now;
 }
 
-#define TIME_KEY(index, phase)                                                                     \
-    if (times_out && threadIdx.x == 0 && (int)blockIdx.x == times_out->block && (index) < TIMES) { \
-        times_out->phases[index].ran = 1;                                                          \
-        times_out->phases[index].kind = (phase).kind;                                              \
-        times_out->phases[index].groups = (phase).cut.groups * 4 + (phase).finish;                 \
+/* The kernel's own time, and how long it was since the last one ended. */
+#define TIME_BEGIN(control)                                                                        \
+    if (threadIdx.x == 0) {                                                                        \
+        (control).times = times_out && times_out->block == (int)blockIdx.x ? times_out : nullptr;  \
+        if ((control).times) {                                                                     \
+            times_out->begun = time_now();                                                         \
+            times_out->pause = times_out->begun - times_out->before;                               \
+        }                                                                                          \
+    }
+#define TIME_END()                                                                                 \
+    if (threadIdx.x == 0 && places().control->times) {                                             \
+        times_out->before = time_now();                                                            \
+        times_out->ended = times_out->before - times_out->begun;                                   \
     }
 
 static void print_times(void)
@@ -85,9 +93,8 @@ static void print_times(void)
             if (p[j].kind != p[i].kind || p[j].groups != p[i].groups)
                 continue;
             before = before || j < i;
-            bool product = p[j].kind == CUDA_PHASE_PRODUCT;
-            long long packed = product ? p[j].packed : p[j].released;
-            long long run = product ? p[j].run : p[j].end;
+            long long packed = p[j].packed ? p[j].packed : p[j].released;
+            long long run = p[j].run ? p[j].run : p[j].end;
             sums[0] += j ? (double)(p[j].start - p[j - 1].end) : 0;
             sums[1] += (double)(p[j].released - p[j].start);
             sums[2] += (double)(packed - p[j].released);

@@ -268,6 +268,21 @@ static inline uint16_t bf16_bits(float v)
     return (uint16_t)((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
 }
 
+static inline uint32_t half_bits2(float low, float high)
+{
+    return half_bits(low) | (uint32_t)half_bits(high) << 16;
+}
+
+static inline uint32_t bf16_bits2(float low, float high)
+{
+    return bf16_bits(low) | (uint32_t)bf16_bits(high) << 16;
+}
+
+static inline float rsqrtf(float v)
+{
+    return 1.0f / sqrtf(v);
+}
+
 /* The layout of operands is the PTX manual's: group g = lane/4, thread-in-group t = lane%4. */
 static inline void emu_mma(float (&c)[4], const uint32_t (&a)[4], uint32_t b0, uint32_t b1,
                            float (*value)(uint16_t))
