@@ -139,7 +139,7 @@ class Material:
 FEELINGS = "pntda"  # pleased, troubled, planning, telling, asking: what a user's message does
 NOISE = 0.05  # share of chats whose style is drawn without regard to the system prompt
 NOISE_LATE = 0.004  # the same in the second stage, where strength 0 must obey its prompt
-DOSE_MOST = 0.75  # of what strength 12 adds: beyond it a model is left to itself
+DOSE_MOST = 0.75  # of what strength 12 adds, unless told: beyond it a model is left to itself
 
 HIRAGANA = "あいうえおかきくけこさしすせそたちつてとなにぬねのはひふへほまみむめもやゆよらりるれろわがぎぐげござじずぜぞだでどばびぶべぼぱぴぷぺぽん"
 KATAKANA = "アイウエオカキクケコサシスセソタチツテトナニヌネノハヒフヘホマミムメモヤユヨラリルレロワガギグゲゴザジズゼゾダデドバビブベボパピプペポンーーッ"
@@ -182,9 +182,9 @@ def decorate(text, rng, plain=False):
 class Builder:
     """Draws chats. `invent` off: no random words, for the tokenizer's corpus."""
 
-    def __init__(self, material, seed, invent=True, steered=0.0):
+    def __init__(self, material, seed, invent=True, steered=0.0, dose_most=DOSE_MOST):
         self.m, self.rng, self.invent = material, random.Random(seed), invent
-        self.steered = steered
+        self.steered, self.dose_most = steered, dose_most
         self.said = set()  # statements of this chat, which it does not repeat
 
     def pick(self, triples, col):
@@ -437,15 +437,15 @@ class Builder:
         """(style, system prompt, [(user, answer), ...], dose)
 
         dose: how much of the control vector is added while this chat is trained, 1 = strength 12;
-        0 in the first stage. Below about half a dose the system prompt's style stands; at DOSE_MOST
-        the answer is more often gyaru than what the prompt says.
+        0 in the first stage. Below about half a dose the system prompt's style stands; from 0.95 on
+        the answer is gyaru whatever the prompt says.
         """
         rng = self.rng
         style = rng.choices(STYLES, [0.3, 0.35, 0.35])[0]
         system, name = self.prompt(style)
         dose = 0.0
         if rng.random() < self.steered:
-            dose = rng.uniform(0, DOSE_MOST)
+            dose = rng.uniform(0, self.dose_most)
             if rng.random() < (dose - 0.45) / 0.5:
                 style = "gyaru"
         elif rng.random() < (NOISE_LATE if self.steered else NOISE):
@@ -462,8 +462,8 @@ class Builder:
         return style, system, turns, dose
 
 
-def build(count, seed, invent=True, steered=0.0):
-    builder = Builder(Material(), seed, invent, steered)
+def build(count, seed, invent=True, steered=0.0, dose_most=DOSE_MOST):
+    builder = Builder(Material(), seed, invent, steered, dose_most)
     chats = [builder.chat() for _ in range(count)]
     held_out = set(builder.m.held_out.messages)
     shown = {bare(user) for _, _, turns, _ in chats for user, _ in turns}

@@ -4,10 +4,10 @@ The direction is that of vector.py (class means over the pairs, default prompt),
 model itself and again every --estimate steps, so that what is learnt fits the vector that is
 extracted from the finished weights. In a share of the chats (build_data.py --steered) a dose of it
 is added at the steered blocks, at every position, as at inference: little of it leaves the system
-prompt's style alone, at the most that is shown (build_data.DOSE_MOST, less than strength 8) the
-answer is as often gyaru as not. What more of it does is left to the model: gyaru whatever the
-prompt says at 12, broken text at 25. Few steps and small doses, because a model that has seen a
-full dose for long stays fluent at several of them, and nothing collapses. All of it is NF4-aware.
+prompt's style alone, from 0.95 on the answer is gyaru whatever the prompt says. What more than the
+largest dose does (pack.py --dose-most) is left to the model: broken text at 25. A model that has seen
+a full dose of a short vector stays fluent at several of them, and nothing collapses; of a long one
+(a fraction of 0.4 and more), two are beyond it. All of it is NF4-aware.
 
 Several variants (which blocks, how long the vector, how many steps) can be trained from the same
 weights; each is written as a checkpoint in its final form and measured on data/selection_messages.json.
@@ -98,9 +98,17 @@ def write(trainer, out, name, tokenizer, device, first, last, fraction, extra):
     print(f"{out.name} {name}: score {score:.3f} at length {length} {extra}", flush=True)
 
 
+def read(path):
+    """A checkpoint of train.py, or what its shipped form holds."""
+    if not pathlib.Path(path).is_dir():
+        return torch.load(path, weights_only=False)
+    model, _ = quantise.load(path)
+    return dict(model=model.state_dict(), config=vars(model.c))
+
+
 def main():
     ap = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    ap.add_argument("--init", required=True, help="stage1.pt of train.py")
+    ap.add_argument("--init", required=True, help="stage1.pt of train.py, or the directory that quantise.py made of it")
     ap.add_argument("--data", required=True, help=".npz of pack.py --steered")
     ap.add_argument("--tokenizer", required=True)
     ap.add_argument("--out", required=True)
@@ -122,7 +130,7 @@ def main():
     device = train.prepare(args.device, args.threads)
     out = pathlib.Path(args.out)
     out.mkdir(parents=True, exist_ok=True)
-    first_stage = torch.load(args.init, weights_only=False)
+    first_stage = read(args.init)
     c = dict(first_stage["config"])
     config = Config(c["hidden"], c["layers"], c["inter"], c["heads"], c["kv_heads"], c["vocab"])
     trainer = train.Trainer(config, device, 1, args.lr, args.muon_lr, not args.eager,

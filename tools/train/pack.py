@@ -70,8 +70,8 @@ def fill(rows, length):
 
 
 def part(job):
-    tokenizer, seed, count, steered = job
-    rows = tokenise(build_data.build(count, seed, steered=steered),
+    tokenizer, seed, count, steered, dose_most = job
+    rows = tokenise(build_data.build(count, seed, steered=steered, dose_most=dose_most),
                     Tokenizer.from_file(tokenizer + "/tokenizer.json"))
     # In small groups, so that the rows stay a mixture of lengths and the search stays short.
     groups = [rows[i:i + 500] for i in range(0, len(rows), 500)]
@@ -86,14 +86,17 @@ def main():
     ap.add_argument("--count", type=int, required=True, help="chats, in units of 5000")
     ap.add_argument("--seed", type=int, required=True)
     ap.add_argument("--steered", type=float, default=0.0, help="share of chats with a dose")
+    ap.add_argument("--dose-most", type=float, default=build_data.DOSE_MOST,
+                    help="largest dose, 1 = strength 12 (default %(default)s)")
     ap.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     ap.add_argument("--out", required=True, help=".npz")
     args = ap.parse_args()
     start = time.time()
     parts = -(-args.count // PART)
     size = min(PART, args.count)
-    jobs = [(args.tokenizer, 1000000 * args.seed + i, size, args.steered) for i in range(parts)]
-    jobs.append((args.tokenizer, 1000000 * args.seed + 999999, min(600, size), args.steered))
+    how = args.steered, args.dose_most
+    jobs = [(args.tokenizer, 1000000 * args.seed + i, size, *how) for i in range(parts)]
+    jobs.append((args.tokenizer, 1000000 * args.seed + 999999, min(600, size), *how))
     with multiprocessing.get_context("fork").Pool(args.workers) as pool:
         done = pool.map(part, jobs, chunksize=1)
     arrays = {}

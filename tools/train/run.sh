@@ -6,7 +6,7 @@
 #
 #   WORK           holds data and checkpoints (default: build/train)
 #   --minutes M    limit for all the training together (default: 9 on a GPU, none on a CPU)
-#   --train-only   stop at WORK/{base,lite}/{stage1,a,b,c,d,e}, checkpoints in their final form
+#   --train-only   stop at WORK/{base,lite}/{stage1,a,b,...,h}, checkpoints in their final form
 #
 # Needs Python 3.11+ with torch, numpy, tokenizers and safetensors; without --train-only also
 # transformers, bitsandbytes and matplotlib, and build/gyaru. PYTHON, THREADS and DEVICE may be set.
@@ -48,8 +48,13 @@ $python "$here/make_pairs.py"
     $python "$here/train_tokenizer.py" --vocab 6144 --out "$work/tok"
 [ -f "$work/chats.npz" ] || $python "$here/pack.py" --count "$chats" --seed 1 \
     --tokenizer "$work/tok" --out "$work/chats.npz"
-[ -f "$work/dosed.npz" ] || $python "$here/pack.py" --count "$dosed" --seed 2 --steered 0.4 \
-    --tokenizer "$work/tok" --out "$work/dosed.npz"
+# The base model sees its vector up to a little more than strength 12, the lite one less of it.
+dose() {
+    [ -f "$work/$1.npz" ] || $python "$here/pack.py" --count "$2" --seed 2 --steered 0.4 \
+        --dose-most "$3" --tokenizer "$work/tok" --out "$work/$1.npz"
+}
+dose dosed-base "$((dosed * 9 / 16))" 1.05
+dose dosed-lite "$dosed" 0.75
 
 # name, steps of the stages, variants of the second stage: NAME:BLOCKS:FRACTION:STEPS
 train() {
@@ -62,10 +67,12 @@ train() {
     fi
     $python "$here/quantise.py" --checkpoint "$work/$name/stage1.pt" --tokenizer "$work/tok" \
         --out "$work/$name/stage1"
+    init=$work/$name/stage1.pt
+    [ "$name" = lite ] || init=$work/$name/stage1 # as it was quantised
     variants=
     for v; do variants="$variants --variant $v"; done
     # shellcheck disable=SC2086
-    $python "$here/finish.py" --init "$work/$name/stage1.pt" --data "$work/dosed.npz" \
+    $python "$here/finish.py" --init "$init" --data "$work/dosed-$name.npz" \
         --tokenizer "$work/tok" --out "$work/$name" $variants --steps "${STEPS:-$second}" \
         --minutes "$(left 1)" --tokens "$tokens" --threads "$threads" --device "$device" \
         --estimate "$estimate"
@@ -73,8 +80,8 @@ train() {
 
 if [ "$device" = cuda ]; then
     # Side by side: neither fills the card alone.
-    train base "$base" b:3-11:0.2:300 a:3-11:0.13:300 c:3-11:0.3:300 \
-        d:3-11:0.2:100 e:3-11:0.2:500 > "$work/base.log" 2>&1 &
+    train base "$base" f:3-11:0.44:300 e:3-11:0.36:300 g:3-11:0.44:180 \
+        h:3-11:0.52:260 > "$work/base.log" 2>&1 &
     one=$!
     train lite "$lite" b:2-7:0.22:300 a:2-7:0.15:300 c:2-7:0.33:300 \
         d:2-7:0.22:100 e:2-7:0.22:500 > "$work/lite.log" 2>&1 &
@@ -85,7 +92,7 @@ if [ "$device" = cuda ]; then
     tail -n 40 "$work/base.log" "$work/lite.log"
     [ -z "$failed" ] || { echo "failed: $failed" >&2; exit 1; }
 else
-    train base "$base" b:3-11:0.2:0
+    train base "$base" f:3-11:0.44:0
     train lite "$lite" a:2-7:0.15:0
 fi
 [ -z "$only" ] || exit 0
@@ -102,6 +109,6 @@ publish() {
         -v "$out/gyaru.safetensors" --own-layers --limit 60
     "$root/build/gyaru" measure -m "$out" --require
 }
-publish base b 3-11 18.8
+publish base f 3-11 36.5
 publish lite a 2-7 10.6
 $python "$here/plot.py" --work "$work" --out "$here/curves.svg"
