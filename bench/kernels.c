@@ -6,6 +6,7 @@
  *
  * On a shared machine only ratios within one run count: variants take turns, and the best turn of
  * each is shown. The default matrix is larger than any cache: decoding is bound by memory there.
+ * Multiply-adds between registers show what is left to gain where memory is not the limit.
  */
 #include "backend/cpu/cpu.h"
 
@@ -115,6 +116,46 @@ static double time_read(const struct backend_matrix *m, struct backend_device *d
     return (clock_seconds() - start) * (double)m->bytes / ((double)n * sizeof(lanes));
 }
 
+/* ---- the ceiling of many rows --------------------------------------------------------------- */
+
+#if defined(__x86_64__) && defined(__GNUC__)
+#define PEAK_CHAINS 12 /* hide the latency of the fma, and leave registers */
+#define PEAK_LOOPS  100000
+
+/* Multiply-adds of sixteen floats that read no memory. */
+__attribute__((target("avx512f"))) static void multiply_add(void *arg, size_t first, size_t end,
+                                                            int thread)
+{
+    typedef float v16 __attribute__((vector_size(64)));
+    v16 a[PEAK_CHAINS] = {{0}}, x = {0}, y = {0};
+    for (size_t i = first; i < end; i++)
+        for (int n = 0; n < PEAK_LOOPS; n++) {
+#pragma GCC unroll 12
+            for (int c = 0; c < PEAK_CHAINS; c++)
+                __asm__ volatile("vfmadd231ps %1, %2, %0" : "+v"(a[c]) : "v"(x), "v"(y));
+        }
+}
+
+/* GFLOP/s of all threads together, 0 without AVX-512. */
+static double peak(struct backend_device *device)
+{
+    double best = 0;
+    for (int turn = 0; turn < TURNS && __builtin_cpu_supports("avx512f"); turn++) {
+        double start = clock_seconds();
+        pool_run(device->pool, (size_t)device->threads, 1, multiply_add, NULL);
+        double speed =
+            2e-9 * TILE * PEAK_CHAINS * PEAK_LOOPS * device->threads / (clock_seconds() - start);
+        best = speed > best ? speed : best;
+    }
+    return best;
+}
+#else
+static double peak(struct backend_device *device)
+{
+    return 0;
+}
+#endif
+
 int main(int argc, char **argv)
 {
     static const int counts[] = {1, 2, 3, 4, 6, 8, 32, 64};
@@ -135,6 +176,9 @@ int main(int argc, char **argv)
     if (threads < 1 || !rows || !cols || cols % 64 ||
         cpu_open_kernels(&kernels_scalar, threads, &device, &err))
         return 2;
+    double ceiling = peak(device);
+    if (ceiling > 0)
+        printf("multiply-adds of avx512 alone: %.1f GFLOP/s\n", ceiling);
     float *x = malloc(MAX_ROWS * cols * sizeof *x);
     for (size_t i = 0; x && i < MAX_ROWS * cols; i++)
         x[i] = (float)(i % 17) / 17;
