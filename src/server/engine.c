@@ -293,6 +293,7 @@ static bool wait_for_work(struct engine *engine)
     while (!engine->stop && !engine->n_queue && !engine->n_running)
         pthread_cond_wait(&engine->wake, &engine->lock);
     bool go_on = !engine->stop;
+    engine->n_known = engine->n_queue;
     pthread_mutex_unlock(&engine->lock);
     return go_on;
 }

@@ -37,8 +37,8 @@ struct engine {
     enum engine_state state;
     double progress; /* of loading, 0..1; -1: unknown */
     struct gyaru_error error;
-    struct job **queue; /* [options.waiting + options.sessions], oldest first */
-    int n_queue;
+    struct job **queue;   /* [options.waiting + options.sessions], oldest first */
+    int n_queue, n_known; /* those there when the round began: the engine thread's */
     int n_running;
     bool stop;
     struct engine_totals totals;

@@ -177,7 +177,8 @@ static enum claim_result start_job(struct engine *engine, struct job *job, struc
 
 /* Takes the oldest job that can start or was cancelled (*cancelled); NULL if there is none. One
  * that can start counts as running, so that there is a free slot for it. Nobody overtakes a job
- * whose vectors wait for a place. */
+ * whose vectors wait for a place. Who came after this round began waits for the next: the answer
+ * that it replaces may have been cancelled since, and still hold the slot with its conversation. */
 static struct job *take_job(struct engine *engine, bool *cancelled)
 {
     struct job *taken = NULL;
@@ -185,13 +186,15 @@ static struct job *take_job(struct engine *engine, bool *cancelled)
     int kept = 0;
     for (int i = 0; i < engine->n_queue; i++) {
         struct job *job = engine->queue[i];
-        if (!taken && ((*cancelled = job_cancelled(job)) ||
-                       (!engine->crowded && engine->n_running < engine->options.sessions)))
+        if (!taken && i < engine->n_known &&
+            ((*cancelled = job_cancelled(job)) ||
+             (!engine->crowded && engine->n_running < engine->options.sessions)))
             taken = job;
         else
             engine->queue[kept++] = job;
     }
     engine->n_queue = kept;
+    engine->n_known -= taken != NULL;
     if (taken && !*cancelled)
         engine->n_running++;
     pthread_mutex_unlock(&engine->lock);
@@ -205,6 +208,7 @@ static void put_back(struct engine *engine, struct job *job)
     memmove(engine->queue + 1, engine->queue, (size_t)engine->n_queue * sizeof(struct job *));
     engine->queue[0] = job;
     engine->n_queue++;
+    engine->n_known++;
     engine->n_running--;
     pthread_mutex_unlock(&engine->lock);
     engine->crowded = true;
