@@ -116,7 +116,7 @@ static void test_speaks_in_order(void **state)
                  i, synthesis(i)->text, synthesis(i)->text);
         page_check(&page, check);
         if (i)
-            assert_true(synthesis(i)->begin >= synthesis(i - 1)->end);
+            assert_true(synthesis(i)->begin >= synthesis(i - 1)->made);
     }
     snprintf(check, sizeof check, "said.length === %d", n);
     page_check(&page, check);

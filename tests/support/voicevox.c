@@ -240,6 +240,7 @@ static int on_synthesis(struct voicevox_stand_in *v, struct voicevox_call *call,
     size_t n = 0;
     for (const char *p = call->text; *p; p++)
         n += ((unsigned char)*p & 0xc0) != 0x80;
+    call->made = clock_seconds();
     return answer_tone(fd, VOICEVOX_CHAR * (double)n / call->speed, v->fault == VOICEVOX_CUT_SOUND);
 }
 

@@ -30,8 +30,9 @@ enum voicevox_kind { VOICEVOX_VERSION, VOICEVOX_SPEAKERS, VOICEVOX_QUERY, VOICEV
 
 struct voicevox_call {
     enum voicevox_kind kind;
-    double begin, end; /* seconds, clock_seconds(); end 0: not over */
-    int status;        /* as answered */
+    /* Seconds, clock_seconds(). The caller may have the whole sound, and go on, before `end`. */
+    double begin, made, end; /* made: the sound is, none of it sent; end 0: not over */
+    int status;              /* as answered */
     int speaker;
     double speed;   /* of a synthesis */
     bool left;      /* the caller went away before the answer */
